@@ -1,0 +1,1 @@
+"""What each RPC method does, one module a noun."""

@@ -1,0 +1,1 @@
+"""What happens on which event, one module a subject. Rules never import each other."""
