@@ -8,32 +8,59 @@ MAKEFLAGS += --no-builtin-rules
 venv := .venv/.complete
 py := .venv/bin/python
 
-## for people
+## To see it, to trust it
+
+.PHONY: demo
+demo: $(venv) ## a virtual GPU server, and two users on it (KEEP=1 leaves it up)
+	@KEEP=$(KEEP) scripts/demo
+
+.PHONY: test
+test: $(venv) ## everything, in a virtual GPU server; installs what is missing (root)
+	@scripts/test $(ARGS)
+
+## To work on it
+
+.PHONY: quick
+quick: $(venv) ## every test that needs no virtual server (< 90 s)
+	@make --silent -C native && make --silent -C tests/testbed/nvml
+	@$(py) -m pytest -m "not system" $(ARGS)
+
+.PHONY: check
+check: $(venv) ## format, ruff, mypy, imports, shellcheck, shfmt, docs (< 60 s)
+	@scripts/check
+
+.PHONY: sim
+sim: $(venv) ## random histories of a small world (SEED=… STEPS=…)
+	@$(py) -m tests.sim $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
+
+.PHONY: golden
+golden: $(venv) ## write the golden files anew; read the diff before you commit it
+	@$(py) -m pytest -q -m "not system" --rewrite $(ARGS) && git --no-pager diff --stat
+
+.PHONY: bench
+bench: $(venv) ## the table of speeds, in a virtual server (root)
+	@scripts/bench
+
+.PHONY: run
+run: $(venv) ## this checkout's daemon in a virtual server, restarted on change (root)
+	@scripts/run
 
 .PHONY: help
 help: ## list these words
-	@awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} /^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^## /{printf "\n%s\n", substr($$0, 4)} /^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-.PHONY: check
-check: $(venv) ## format, ruff, mypy, imports, shellcheck, shfmt, docs current (< 60 s)
-	@scripts/check
-
-.PHONY: quick
-quick: $(venv) ## every test that needs no box (< 90 s)
-	@$(py) -m pytest -m "not system" $(ARGS)
-
-## for the tree
-
-.PHONY: venv
-venv: $(venv) ## make .venv with the pinned, hashed development libraries
-
-$(venv): requirements-dev.txt scripts/venv
-	@scripts/venv
+## Upkeep
 
 .PHONY: format
-format: $(venv) ## rewrite Python and bash the way `make check` wants them
+format: $(venv) ## rewrite Python and bash into the form that check wants
 	@scripts/check --write
 
 .PHONY: lock
-lock: $(venv) ## make both requirement files anew from pyproject.toml
+lock: ## make both requirement files anew from pyproject.toml
 	@scripts/lock
+
+.PHONY: venv
+venv: $(venv) ## make .venv with the pinned libraries; every word does it when it has to
+
+$(venv): requirements-dev.txt scripts/venv
+	@scripts/venv
