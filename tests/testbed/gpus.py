@@ -1,4 +1,4 @@
-"""Leaves behind in a box what installing a GPU driver would: device nodes, the driver's /proc tree, the vendor's CDI spec.
+"""Leaves in a box what installing a GPU driver would: device nodes, the driver's /proc tree, the vendor's CDI spec.
 
 Runs inside the box, at each boot, from the layout that also seeds the mock NVML. It knows no NVML and no daemon.
 """
@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-DRIVER = "570.124.06"
+DRIVER = "570.86.15"
 CONTROL = ("nvidiactl", "nvidia-modeset", "nvidia-uvm", "nvidia-uvm-tools")
 LIBRARIES = ("libcuda.so", "libnvidia-ml.so", "libnvidia-ptxjitcompiler.so")
 LIBRARY_DIR = "/usr/lib/x86_64-linux-gnu"
 HOOK = "/usr/bin/nvidia-cdi-hook"
 
-#: The driver numbers its capabilities by this scheme (/proc/driver/nvidia-caps/mig-minors); 1 and 2 are config and monitor.
+#: As the driver numbers its capabilities (/proc/driver/nvidia-caps/mig-minors); 1 and 2 are config and monitor.
 FIRST_CAP, CAPS_PER_GPU, CAPS_PER_INSTANCE = 3, 135, 9
 
 
@@ -97,7 +97,9 @@ def make_proc(gpus: tuple[Gpu, ...], proc: Path) -> None:
         )
         for s in gpu.slices or ():
             instance = proc / "capabilities" / f"gpu{gpu.minor}" / "mig" / f"gi{s.gi}"
-            for path, cap in zip((instance / "access", instance / f"ci{s.ci}" / "access"), s.caps(gpu.minor), strict=True):
+            for path, cap in zip(
+                (instance / "access", instance / f"ci{s.ci}" / "access"), s.caps(gpu.minor), strict=True
+            ):
                 files[path] = f"DeviceFileMinor: {cap}\nDeviceFileMode: 292\nDeviceFileModify: 1\n"
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +111,9 @@ def make_driver_files(places: Places) -> None:
     places.libraries.mkdir(parents=True, exist_ok=True)
     for library in LIBRARIES:
         (places.libraries / f"{library}.{DRIVER}").write_text(f"stand-in for {library} {DRIVER}\n")
-    places.hook.write_text("#!/bin/sh\n# Stands in for the vendor's hook; takes its arguments, changes nothing.\nexit 0\n")
+    places.hook.write_text(
+        "#!/bin/sh\n# Stands in for the vendor's hook; takes its arguments, changes nothing.\nexit 0\n"
+    )
     places.hook.chmod(0o755)
 
 
@@ -143,7 +147,7 @@ def spec_text(gpus: tuple[Gpu, ...], places: Places) -> str:
 
     A card in MIG mode is not named whole; its slices are `card:slice`, with the parent's node and two capabilities.
     """
-    lines = ["---", "cdiVersion: 0.5.0", f"kind: nvidia.com/gpu", "devices:"]
+    lines = ["---", "cdiVersion: 0.5.0", "kind: nvidia.com/gpu", "devices:"]
     everything: list[str] = []
     for index, gpu in enumerate(gpus):
         if gpu.slices is None:
