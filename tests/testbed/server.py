@@ -118,7 +118,7 @@ class Server:
         if env:
             command = ["env", *(f"{key}={value}" for key, value in env.items()), *command]
         if own_cgroup:
-            who = ["--uid", user, "--working-directory", "~"] if user else []
+            who = ["--uid", user, "--property", "WorkingDirectory=~"] if user else []
             return self.argv("systemd-run", "--quiet", "--pipe", "--wait", "--collect", *who, "--", *command)
         return [str(HERE / "box"), "exec", *(["-u", user] if user else []), self.name, *command]
 

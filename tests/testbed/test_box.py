@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 from tests.testbed import gpus
-from tests.testbed.server import DEFAULT_LAYOUT, HERE, Failed, Server
+from tests.testbed.server import DEFAULT_LAYOUT, HERE, Failed, Server, until
 
 pytestmark = pytest.mark.system
 
@@ -105,9 +104,9 @@ def test_a_half_failed_start_leaves_nothing_on_the_host(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_is_cleared_away_by_the_next_start(bare: Server) -> None:
     dead = own("box", "path", bare.name, "root").stdout.split("/")[2]
     subprocess.run(["kill", "-KILL", dead], check=True)
-    end = time.monotonic() + 5
-    while not re.search(rf"^{bare.name} +dead", own("box", "list").stdout, re.MULTILINE):
-        assert time.monotonic() < end
+    until(
+        "it is dead", lambda: re.search(rf"^{bare.name} +dead", own("box", "list").stdout, re.MULTILINE) is not None, 5
+    )
     bare.start()
     assert bare.exec("hostname").stdout.strip() == bare.name
 
@@ -170,10 +169,12 @@ def test_a_terminal_has_a_name_an_owner_and_a_size(server: Server) -> None:
 
 
 def test_a_terminal_hung_up_ends_what_ran_on_it(server: Server) -> None:
-    terminal = server.spawn_pty("sleep", "4321")
-    assert server.exec("pgrep", "-f", "sleep 4321", check=False).returncode == 0
-    terminal.close()
-    assert server.exec("pgrep", "-f", "sleep 4321", check=False).returncode == 1
+    def sleeping() -> bool:
+        return server.exec("pgrep", "-x", "-f", "sleep 4321", check=False).returncode == 0
+
+    with server.spawn_pty("sleep", "4321"):
+        until("the command runs", sleeping, 5)
+    until("the command is gone", lambda: not sleeping(), 5)
 
 
 def test_the_engine_starts_a_container_with_a_hand_written_spec(server: Server) -> None:
