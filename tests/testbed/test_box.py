@@ -11,6 +11,7 @@ import yaml
 
 from tests.testbed import gpus
 from tests.testbed.server import DEFAULT_LAYOUT, HERE, Failed, Server, until
+from tests.testbed.terminal import Terminal
 
 pytestmark = pytest.mark.system
 
@@ -166,6 +167,15 @@ def test_a_terminal_has_a_name_an_owner_and_a_size(server: Server) -> None:
         terminal.expect("a notice")
         terminal.send("exit 3\n")
         assert terminal.wait() == 3
+
+
+def test_a_shell_for_people_is_a_users_login_on_a_terminal_with_a_name(server: Server) -> None:
+    command = [str(HERE / "box"), "shell", server.name, "bob"]
+    with Terminal(command, Path("/dev/pts"), uid=0, rows=30, columns=100) as terminal:
+        terminal.send("echo user=$(id -un) home=$PWD tty=$(tty) size=$(stty size)\n")
+        terminal.expect(r"user=bob home=/home/bob tty=/dev/pts/\d+ size=30 100")
+        terminal.send("exit 4\n")
+        assert terminal.wait() == 4
 
 
 def test_a_terminal_hung_up_ends_what_ran_on_it(server: Server) -> None:
