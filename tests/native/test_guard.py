@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a grant counts only as root's own")
+pytestmark = pytest.mark.root
 
 KEY = "k1a2b3"
 CONTAINER = "c0ffee" * 10 + "abcd"

@@ -10,10 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a pid namespace needs root")
+pytestmark = pytest.mark.root
 
 PATIENCE_S = 10.0
 # It writes a line into its first argument when SIGTERM reaches it.
@@ -32,6 +33,7 @@ class Space:
 
     def __init__(self, init: Path, *prefix: str) -> None:
         self.prefix = prefix
+        self.entered: list[subprocess.Popen[bytes]] = []
         unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self.outer = subprocess.Popen([*unshare, *prefix, str(init)])
         until(lambda: bool(self._children()), "init is there")
@@ -47,7 +49,8 @@ class Space:
 
     def enter(self, *command: str, fd: int | None = None) -> subprocess.Popen[bytes]:
         entering = ["nsenter", "-t", str(self.pid), "-p", "-m", *self.prefix, *command]
-        return subprocess.Popen(entering, stdin=fd, stdout=fd, stderr=fd)
+        self.entered.append(subprocess.Popen(entering, stdin=fd, stdout=fd, stderr=fd))
+        return self.entered[-1]
 
     def states(self) -> dict[int, str]:
         """The state letter of every process in there, by its pid in there, without process 1."""
@@ -65,14 +68,20 @@ class Space:
         self.outer.wait(PATIENCE_S)
         return time.monotonic() - begin
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.outer.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+        for process in (self.outer, *self.entered):
+            process.wait(PATIENCE_S)
+
 
 @pytest.fixture
 def space(init: Path) -> Iterator[Space]:
-    made = Space(init)
-    yield made
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(made.pid, signal.SIGKILL)
-    made.outer.wait(PATIENCE_S)
+    with Space(init) as made:
+        yield made
 
 
 def listen(space: Space, mark: Path, *prefix: str) -> subprocess.Popen[bytes]:
@@ -242,9 +251,9 @@ def test_it_works_as_an_unprivileged_user(init: Path) -> None:
         reachable = Path(directory)
         reachable.chmod(0o777)
         program = Path(shutil.copy(init, reachable))
-        space = Space(program, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-        listen(space, reachable / "mark")
+        with Space(program, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups") as space:
+            listen(space, reachable / "mark")
 
-        assert space.stop() < 1
+            assert space.stop() < 1
         assert (reachable / "mark").read_text() == "got\n"
         assert (reachable / "mark").stat().st_uid == 65534
