@@ -1,1 +1,1 @@
-"""Talks to the daemon. Standard library only, so that any system Python starts it fast; holds no policy and no state."""
+"""Talks to the daemon. Standard library only, so that any system Python starts it fast; no policy, no state."""
