@@ -1,20 +1,11 @@
-"""Builds the two native programs as the product does, the guard with a grant directory of the tests' own."""
+"""The two native programs as the product has them, the guard with a grant directory of the tests' own."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-NATIVE = Path(__file__).resolve().parents[2] / "native"
-
-
-def build(directory: Path, program: str, *, defines: str = "") -> Path:
-    """Build one program with the product's own Makefile and return its path."""
-    subprocess.run(
-        ["make", "-s", "-C", str(NATIVE), f"BUILD={directory}", f"CPPFLAGS={defines}", f"{directory}/{program}"],
-        check=True,
-    )
-    return directory / program
+from tests.native.programs import build
 
 
 @pytest.fixture(scope="session")
