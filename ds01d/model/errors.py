@@ -183,6 +183,15 @@ class Recovering(Refused):
     word = "RECOVERING"
 
 
+class AccountsSilent(Refused):
+    """The directory of users does not answer, so nobody can say who somebody is."""
+
+    kind = "accounts_silent"
+    code = -31019
+    exit_code = 75
+    word = "ACCOUNTS_SILENT"
+
+
 class Bug(Refused):
     """A fault of ours, contained to one request."""
 
@@ -211,6 +220,7 @@ KINDS: tuple[type[Refused], ...] = (
     ImageNotFound,
     TooMany,
     Recovering,
+    AccountsSilent,
     Bug,
 )
 BY_KIND: dict[str, type[Refused]] = {k.kind: k for k in KINDS}

@@ -1,0 +1,122 @@
+"""What the doors need of the outside, as shapes; adapters have these shapes without knowing of this file.
+
+An answer that is a `Failure` is the outside's no, in words for the caller; nothing here raises.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from ds01d.model.account import Account, Missing
+from ds01d.model.actor import Owner
+from ds01d.model.container import Mount
+from ds01d.model.ids import EngineId, Uid
+from ds01d.model.image import Image
+from ds01d.model.operation import Failure
+
+
+class Accounts(Protocol):
+    """NSS, behind a thread, a cache and a deadline."""
+
+    async def by_uid(self, uid: Uid) -> Account | Missing:
+        """The account of a uid."""
+        ...
+
+    async def by_name(self, name: str) -> Account | Missing:
+        """The account of a name."""
+        ...
+
+    async def group_id(self, name: str) -> int | Missing:
+        """The gid of a group."""
+        ...
+
+    async def groups_of(self, account: Account) -> tuple[str, ...] | Missing:
+        """Names of the groups an account is in now."""
+        ...
+
+
+class ContainerTest(Protocol):
+    """Tells whether a process lives in a container's cgroup; None: not known. Must not block."""
+
+    def __call__(self, pid: int) -> bool | None:
+        """Judge one process."""
+        ...
+
+
+class Paths(Protocol):
+    """A user's directories, resolved by a child that became the user."""
+
+    async def resolve(self, owner: Owner, path: str, *, target: str, read_only: bool, create: bool) -> Mount | Failure:
+        """The directory behind a path as the owner sees it; `create` makes it where it is missing."""
+        ...
+
+
+class Images(Protocol):
+    """Images on the engine."""
+
+    async def names(self) -> tuple[Image, ...] | Failure:
+        """Every named image there is, whoever built it."""
+        ...
+
+
+class Ticket(Protocol):
+    """What a caller shows at the second socket to be given his shell."""
+
+    @property
+    def exec_id(self) -> str:
+        """The engine's id of the exec."""
+        ...
+
+    @property
+    def ticket(self) -> str:
+        """Good once, for one uid, for a few seconds."""
+        ...
+
+
+class ExecResult(Protocol):
+    """How an exec is, or how it ended."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        ...
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code, once it has ended."""
+        ...
+
+
+class Sessions(Protocol):
+    """Shells: made with the engine, kept with systemd, handed over once."""
+
+    async def start(
+        self,
+        engine_id: EngineId,
+        argv: tuple[str, ...],
+        *,
+        user: str,
+        env: Mapping[str, str],
+        tty: bool,
+        workdir: str,
+        rows: int,
+        cols: int,
+        uid: Uid,
+    ) -> Ticket | Failure:
+        """Make an exec and connect to it; who comes with the ticket gets the connection."""
+        ...
+
+    async def claim(self, ticket: str, uid: Uid, pidfd: int) -> tuple[str, int] | Failure:
+        """The exec and a descriptor of its connection, for the one who may have it; keeps the pidfd."""
+        ...
+
+    async def container_of(self, exec_id: str) -> EngineId | Failure:
+        """The container that an exec runs in."""
+        ...
+
+    async def resize(self, exec_id: str, rows: int, cols: int) -> Failure | None:
+        """Tell an exec the size of its terminal."""
+        ...
+
+    async def result(self, exec_id: str) -> ExecResult | Failure:
+        """How an exec is, or how it ended."""
+        ...
