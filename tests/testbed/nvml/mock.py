@@ -6,6 +6,7 @@ state file named by NVML_MOCK_STATE where the reader starts. Needs the standard 
 """
 
 import argparse
+import contextlib
 import ctypes
 import json
 import mmap
@@ -168,7 +169,10 @@ class MockGpu:
         at, row = next((i, row) for i, row in enumerate(self._row.slices) if not row.used)
         named = [p for p in self._row.profiles if p.used and p.name.decode() == f"MIG {spec['profile']}"]
         if not named:
-            have = ", ".join(p.name.decode() for p in self._row.profiles if p.used) or "no MIG profile at all"
+            have = (
+                ", ".join(p.name.decode().removeprefix("MIG ") for p in self._row.profiles if p.used)
+                or "no MIG profile at all"
+            )
             raise ValueError(f"cannot cut a {spec['profile']}: {self._row.name.decode()} has {have}")
         row.index, row.gi, row.ci = at, spec["gi"], spec["ci"]
         row.profile_id, row.ci_compute = named[0].id, named[0].compute
@@ -214,7 +218,7 @@ class Mock:
 
     @classmethod
     def create(cls, path: Path | str, layout_json: Layout | Path | str) -> "Mock":
-        """Make the file from a layout (a value, or a JSON file); a file that is there is replaced by a new one."""
+        """Make the file from a layout (a value, or a JSON file). Who reads an older one sees the driver reloaded."""
         if isinstance(layout_json, (Path, str)):
             spec = cast("Layout", json.loads(Path(layout_json).read_text()))
         else:
@@ -227,6 +231,9 @@ class Mock:
         mock = cls(fresh)
         for gpu in spec["gpus"]:
             mock.add_gpu(gpu)
+        if path.exists():
+            with contextlib.suppress(ValueError):  # not one of ours: nobody reads it
+                cls(path).unload_driver()
         fresh.rename(path)
         mock.path = path
         return mock
