@@ -1,0 +1,55 @@
+"""The engine's errors made readable: behind five nested prefixes one sentence says what went wrong. Pure."""
+
+import re
+from typing import Final
+
+#: The guard's own words (native/guard.c); they are the reason, whatever the engine put around them.
+GUARD: Final = "ds01: cannot start: "
+
+#: What the engine, containerd and runc put before the reason, outermost first.
+_PREFIX: Final = re.compile(
+    r"""(?:
+        (?:failed\ to\ create|error\ creating|failed\ to\ start)\ (?:shim\ )?task(?:\ for\ container)?
+      | failed\ to\ set\ up\ container\ networking
+      | (?:OCI\ runtime|runc)\ (?:create|start|exec)\ failed
+      | runc\ did\ not\ terminate\ successfully
+      | container_linux\.go:\d+
+      | starting\ container\ process\ caused
+      | (?:process_linux|rootfs_linux)\.go:\d+
+      | container\ init\ caused
+      | unable\ to\ start\ container\ process
+      | error\ during\ container\ init
+      | Error\ response\ from\ daemon
+      | error\ running\ (?:\w+\ )?hook(?:\ \#\d+)?
+      | (?:Cannot|cannot)\ (?:start|stop|kill|restart|remove)\ container\ [0-9a-f]{64}
+    ):\s*""",
+    re.VERBOSE,
+)
+_HOOK_OUTPUT: Final = re.compile(r"exit status \d+, stdout: (.*?), stderr: (.*)", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"(?::\s*unknown)+\s*$")
+_CHARS_MAX: Final = 500
+
+_STALE_TASK: Final = ("id already exists", "already exists: unknown", "task already exists", "container with id exists")
+
+
+def readable(message: str) -> str:
+    """The sentence that says what went wrong, in one line of at most 500 characters."""
+    text = _UNKNOWN.sub("", " ".join(message.split()))
+    if GUARD in text:
+        return text[text.rindex(GUARD) :].removeprefix("ds01: ")[:_CHARS_MAX]
+    while (match := _PREFIX.match(text)) is not None and match.end() < len(text):
+        text = text[match.end() :]
+    if (hook := _HOOK_OUTPUT.fullmatch(text)) is not None and hook[2].strip(" ,"):
+        text = hook[2].strip(" ,")
+    return text[:_CHARS_MAX] or "the engine gave no reason"
+
+
+def permission_lags(message: str) -> bool:
+    """Whether the engine's view of a permission may be the reason: it runs behind our writes (facts/nvml.md §8)."""
+    return "unresolvable CDI device" in message or f"{GUARD}stale generation" in message
+
+
+def task_left_over(message: str) -> bool:
+    """Whether an engine that died in the middle of a start left something behind that refuses the next one."""
+    text = message.lower()
+    return any(sign in text for sign in _STALE_TASK)

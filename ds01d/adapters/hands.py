@@ -1,0 +1,261 @@
+"""Carries out the core's orders: each gets exactly one answer, at its deadline at the latest. It decides nothing.
+
+An overdue call to the engine goes on without us; what came of it, only a look tells. An overdue write to a permission
+may still land at any time, so its return is told too, however late.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Final, assert_never
+
+from ds01d.adapters.cdi import Permissions
+from ds01d.adapters.docker import (
+    DockerEngine,
+    EngineBroke,
+    EngineError,
+    EngineLate,
+    EngineRefused,
+    EngineUnreachable,
+    NameConflict,
+)
+from ds01d.adapters.docker_errors import permission_lags, readable, task_left_over
+from ds01d.adapters.docker_reading import Unreadable
+from ds01d.adapters.engine_look import Ghosts, Looker
+from ds01d.core.effects import (
+    AnyOrder,
+    CreateContainer,
+    KillContainer,
+    KillGhost,
+    LookAt,
+    Permit,
+    RemoveContainer,
+    StartContainer,
+    StopContainer,
+    Withdraw,
+)
+from ds01d.core.events import Answer, Done, Failed, Looked, Uncertain
+from ds01d.model.facts import CgroupStatus, EngineStatus, Look
+from ds01d.model.ids import EngineId, SlotId
+from ds01d.model.permission import MountProof, Permission, SlotDevice
+
+#: Seconds after a write of ours in which a start may meet the engine's older view of it (facts/nvml.md §8).
+LAG_S: Final = 2.0
+#: How many writes are remembered for that.
+WRITES_MAX: Final = 1024
+
+_EngineOrder = CreateContainer | StartContainer | StopContainer | KillContainer | RemoveContainer
+_PermissionOrder = Permit | Withdraw
+
+_INOTIFY: Final = (
+    "the engine hung up in the middle of a start; if it does so at every start, it may be out of inotify instances "
+    "(fs.inotify.max_user_instances): ds01ctl doctor tells"
+)
+
+
+class Hands:
+    """One coroutine per order. `device_map` gives the devices that each slot has at this moment."""
+
+    def __init__(
+        self,
+        *,
+        engine: DockerEngine,
+        permissions: Permissions,
+        looker: Looker,
+        ghosts: Ghosts,
+        device_map: Callable[[], Mapping[SlotId, SlotDevice]],
+    ) -> None:
+        self._engine = engine
+        self._permissions = permissions
+        self._looker = looker
+        self._ghosts = ghosts
+        self._device_map = device_map
+        self._written: dict[EngineId, float] = {}
+        self._overdue: set[asyncio.Task[Answer]] = set()
+
+    async def perform(self, order: AnyOrder, late: Callable[[Answer], None]) -> Answer:
+        """Carry one order out. `late` is called once more after an uncertain answer to a permit or a withdrawal."""
+        match order:
+            case CreateContainer() | StartContainer() | StopContainer() | KillContainer() | RemoveContainer():
+                return await self._on_time(order, self._engine_order(order))
+            case Permit() | Withdraw():
+                return await self._permission_order(order, late)
+            case LookAt():
+                return await self._look(order)
+            case KillGhost():
+                return await self._kill_ghost(order)
+            case _:
+                assert_never(order)
+
+    async def close(self) -> None:
+        """Let go of what is overdue: the engine goes on with it, and the next start-up looks."""
+        for task in self._overdue:
+            task.cancel()
+        await asyncio.gather(*self._overdue, return_exceptions=True)
+        self._ghosts.close()
+
+    # --- the engine
+
+    async def _on_time(self, order: _EngineOrder, call: Coroutine[None, None, Answer]) -> Answer:
+        task = asyncio.create_task(call, name=f"{type(order).__name__} {order.container}")
+        done, _ = await asyncio.wait([task], timeout=order.timeout_s)
+        if done:
+            return task.result()
+        self._overdue.add(task)
+        task.add_done_callback(self._forget)
+        message = f"the engine did not answer within {order.timeout_s:g} s"
+        return Uncertain(container=order.container, order=order.order, message=message)
+
+    def _forget(self, task: "asyncio.Task[Answer]") -> None:
+        self._overdue.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that nobody warns of it: the core has looked for itself long ago
+
+    async def _engine_order(self, order: _EngineOrder) -> Answer:
+        engine_id: EngineId | None = None
+        recent = isinstance(order, StartContainer) and self._write_age_s(order.engine_id) < LAG_S
+        try:
+            match order:
+                case CreateContainer():
+                    engine_id = await self._engine.create(order)
+                case StartContainer():
+                    await self._engine.start(order.engine_id)
+                case StopContainer():
+                    await self._engine.stop(order.engine_id, order.grace_s)
+                case KillContainer():
+                    await self._engine.kill(order.engine_id)
+                case RemoveContainer():
+                    await self._engine.remove(order.engine_id)
+                case _:
+                    assert_never(order)
+        except EngineRefused as refused:
+            return await self._refused(order, refused, recent=recent)
+        except NameConflict as conflict:
+            return _name_taken(order, conflict)
+        except EngineUnreachable as error:
+            hint = "systemctl status docker tells an operator why"
+            return _failed(order, error.message, hint=hint)
+        except (EngineBroke, EngineLate) as error:
+            message = _INOTIFY if isinstance(order, StartContainer | CreateContainer) else error.message
+            return Uncertain(container=order.container, order=order.order, message=message, returned=True)
+        except Unreadable as error:
+            return Uncertain(container=order.container, order=order.order, message=str(error), returned=True)
+        return Done(container=order.container, order=order.order, engine_id=engine_id)
+
+    async def _refused(self, order: _EngineOrder, refused: EngineRefused, *, recent: bool) -> Failed:
+        if isinstance(order, CreateContainer) and refused.absent and "image" in refused.message.lower():
+            return await self._no_image(order)
+        if isinstance(order, StartContainer) and task_left_over(refused.message):
+            hint = "the engine died in an earlier start and left this behind: if it stays, systemctl restart containerd"
+            return _failed(order, readable(refused.message), hint=hint, again=True)
+        again = recent and permission_lags(refused.message)
+        return _failed(order, readable(refused.message), again=again)
+
+    async def _no_image(self, order: CreateContainer) -> Failed:
+        near: tuple[str, ...] = ()
+        with contextlib.suppress(EngineError, Unreadable):
+            near = await self._engine.nearest_images(order.spec.image, order.uid)
+        return Failed(
+            container=order.container,
+            order=order.order,
+            kind="image_not_found",
+            message=f"cannot find the image {order.spec.image} on this machine",
+            hint=f"the nearest names are {', '.join(near)}" if near else "image-list tells which ones there are",
+        )
+
+    # --- permissions
+
+    async def _permission_order(self, order: _PermissionOrder, late: Callable[[Answer], None]) -> Answer:
+        loop = asyncio.get_running_loop()
+        returned: asyncio.Future[Answer] = loop.create_future()
+        try:
+            work = self._permission_work(order)
+        except LookupError as error:
+            return _failed(order, str(error), kind="disk")
+
+        def run() -> None:
+            answer: Answer
+            try:
+                work()
+            except OSError as error:
+                answer = _failed(order, f"cannot write the permission: {error.strerror or error}", kind="disk")
+            except Exception as error:  # noqa: BLE001 - a thread has nobody else to tell, and an answer is owed
+                answer = _failed(order, f"cannot write the permission: {error}", kind="disk")
+            else:
+                answer = Done(container=order.container, order=order.order)
+            with contextlib.suppress(RuntimeError):  # the daemon is gone: its successor looks at the disk
+                loop.call_soon_threadsafe(_set, returned, answer)
+
+        # A thread of its own may hang in a frozen disk for ever: no pool that others wait for, and no exit held up.
+        threading.Thread(target=run, name=f"permission {order.container}", daemon=True).start()
+        done, _ = await asyncio.wait([returned], timeout=order.timeout_s)
+        if isinstance(order, Permit):
+            self._remember_write(order.engine_id)
+        if done:
+            return returned.result()
+        returned.add_done_callback(lambda future: None if future.cancelled() else late(future.result()))
+        message = f"the disk did not take the permission within {order.timeout_s:g} s"
+        return Uncertain(container=order.container, order=order.order, message=message)
+
+    def _permission_work(self, order: _PermissionOrder) -> Callable[[], None]:
+        if isinstance(order, Withdraw):
+            return lambda: self._permissions.withdraw(order.key)
+        devices = self._device_map()
+        missing = [slot for slot in order.slots if slot not in devices]
+        if missing:
+            raise LookupError(f"cannot give {', '.join(missing)}: the driver does not show it now")
+        permission = Permission(
+            key=order.key,
+            container_id=order.engine_id,
+            generation=order.generation,
+            uid=order.uid,
+            gid=order.gid,
+            slots=tuple(devices[slot] for slot in order.slots),
+            mounts=tuple(MountProof(dev=m.device, inode=m.inode, target=m.target) for m in order.mounts),
+        )
+        return lambda: self._permissions.permit(permission)
+
+    def _remember_write(self, engine_id: EngineId) -> None:
+        self._written.pop(engine_id, None)
+        self._written[engine_id] = time.monotonic()
+        while len(self._written) > WRITES_MAX:
+            del self._written[next(iter(self._written))]
+
+    def _write_age_s(self, engine_id: EngineId) -> float:
+        return time.monotonic() - self._written.get(engine_id, float("-inf"))
+
+    # --- looks
+
+    async def _look(self, order: LookAt) -> Answer:
+        try:
+            async with asyncio.timeout(order.timeout_s):
+                look = await self._looker.look(order)
+        except TimeoutError:
+            trouble = f"the look took longer than {order.timeout_s:g} s"
+            look = Look(status=EngineStatus.SILENT, cgroup=CgroupStatus.UNKNOWN, trouble=trouble)
+        return Looked(container=order.container, order=order.order, look=look)
+
+    async def _kill_ghost(self, order: KillGhost) -> Answer:
+        gone = await self._ghosts.kill(order.container, order.look)
+        if gone is None:
+            return _failed(order, "cannot end what that look found: it is held no more; look again", again=True)
+        if not gone:
+            return _failed(order, "cannot end the processes that the engine lost: they do not die of SIGKILL")
+        return Done(container=order.container, order=order.order)
+
+
+def _set(future: "asyncio.Future[Answer]", answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def _failed(order: AnyOrder, message: str, *, kind: str = "engine", hint: str = "", again: bool = False) -> Failed:
+    return Failed(container=order.container, order=order.order, kind=kind, message=message, hint=hint, again=again)
+
+
+def _name_taken(order: AnyOrder, conflict: NameConflict) -> Failed:
+    short = conflict.holder.engine_id[:12]
+    hint = f"choose another name, or ask an operator what {short} is (docker inspect {short})"
+    return _failed(order, conflict.message, kind="name_taken", hint=hint)
