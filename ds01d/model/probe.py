@@ -76,7 +76,8 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     driver: str
     gpus: tuple[GpuSeen, ...]
-    #: Cards that the driver counts but that say not even who they are.
+    #: Cards that the driver counts but that say not even who they are. While there are any, a card missing from `gpus`
+    #: may be one of them: its state is unknown, and it is not lost.
     unidentified: tuple[str, ...] = ()
 
 

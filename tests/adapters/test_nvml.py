@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ds01d.adapters.nvml.child import FULL_READ_POLLS
 from ds01d.adapters.nvml.probe import Probe
 from ds01d.model.probe import Blind, GpuSeen, Picture, ProcessSeen
 from tests.testbed.nvml.cards import GpuLayout, Layout, SliceLayout
@@ -289,6 +290,18 @@ async def test_a_slice_whose_uuid_changed_is_read_anew(mock: Mock, probe: Probe)
     assert after.revision == before.revision + 1
 
 
+async def test_a_slice_that_kept_its_uuid_but_is_another_instance_is_found_out_in_time(
+    mock: Mock, probe: Probe
+) -> None:
+    await look(probe)
+
+    mock.gpu(2).slice(4).gi = 5
+    for _ in range(FULL_READ_POLLS):
+        picture = await look(probe)
+
+    assert [s.gi for s in picture.gpus[2].slices] == [3, 5, 2]
+
+
 # --- one card in trouble ----------------------------------------------------------------------------------------------
 
 
@@ -454,6 +467,22 @@ async def test_a_card_missing_after_a_reload_is_not_made_up(mock: Mock, probe: P
     mock.load_driver()
 
     assert [(g.uuid, g.index) for g in (await look(probe)).gpus] == [("GPU-00000001", 0), ("GPU-00000002", 1)]
+
+
+async def test_a_card_that_moved_up_is_not_taken_for_the_nameless_one_in_its_old_place(
+    mock: Mock, probe: Probe
+) -> None:
+    await look(probe)
+
+    mock.unload_driver()
+    mock.gpu(0).present = False
+    mock.gpu(1).index, mock.gpu(2).index = 0, 1
+    mock.gpu(2).lost = True
+    mock.load_driver()
+    picture = await look(probe)
+
+    assert [(g.uuid, g.index, g.lost) for g in picture.gpus] == [("GPU-00000001", 0, False)]
+    assert [text.partition(":")[0] for text in picture.unidentified] == ["GPU 1"]
 
 
 async def test_a_newer_library_than_the_module_is_said_in_words(mock: Mock, probe: Probe) -> None:

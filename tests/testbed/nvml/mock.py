@@ -2,7 +2,7 @@
 """Drives the mock NVML library: writes its state file, from any process, while others read it.
 
 People use it as `mock.py create|show|busy|idle …`, tests as `Mock`. The library must be on LD_LIBRARY_PATH and the
-state file named by NVML_MOCK_STATE where the reader starts. Needs the standard library only.
+state file named by NVML_MOCK_STATE (else /run/nvml-mock/state) where the reader starts. Standard library only.
 """
 
 import argparse
@@ -24,9 +24,7 @@ else:  # run as a script inside a box
 
 MIB: Final = 2**20
 KINDS: Final = {"compute": 0, "graphics": 1, "mps": 2}
-UNINITIALIZED, DRIVER_NOT_LOADED, GPU_IS_LOST = 1, 9, 15
-#: Wherever a box keeps it; the library falls back to the same place.
-DEFAULT_STATE: Final = "/run/nvml-mock/state"
+DRIVER_NOT_LOADED, GPU_IS_LOST = 9, 15
 
 
 class MockSlice:
@@ -46,8 +44,12 @@ class MockSlice:
 
     @property
     def gi(self) -> int:
-        """The GPU instance id."""
+        """The GPU instance id; ids are used again as soon as an instance is gone."""
         return int(self._row.gi)
+
+    @gi.setter
+    def gi(self, value: int) -> None:
+        self._row.gi = value
 
     @property
     def held_mib(self) -> int:
