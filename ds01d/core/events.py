@@ -1,7 +1,7 @@
 """Everything that can happen to the daemon, as values: requests, answers to orders, and observations.
 
-A request may be refused and then changed nothing. An answer settles the one order that is outstanding for its container.
-An observation is a fact that nobody asked for.
+A request may be refused and then changed nothing. An answer settles the one order that is outstanding for its
+container. An observation is a fact that nobody asked for.
 """
 
 import msgspec
@@ -179,12 +179,11 @@ class ConfigLoaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RealityObserved(msgspec.Struct, frozen=True, kw_only=True):
-    """At start-up, once: everything there is, for the ledger to be held against (lifecycle.md §3)."""
+    """At start-up, once: what there is, for the ledger to be held against (lifecycle.md §3)."""
 
     boot_id: str
     #: None: the engine does not answer yet.
     engine: Engine | None
-    looks: dict[ContainerId, Look]
     listed: tuple[Listed, ...]
     foreign: tuple[ForeignContainer, ...]
     permissions: tuple[PermissionSeen, ...]

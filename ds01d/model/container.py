@@ -1,7 +1,7 @@
 """A container as the daemon remembers it: whose it is, what it was made from, and how far it has come.
 
 Two records make a workload (lifecycle.md): this one lives until the container's removal is proved, the allocation comes
-and goes. What is outstanding, and what is still to be done, stands in the record, so that a restart has nothing to replay.
+and goes. What is outstanding, and what is still to be done, stands in the record: a restart has nothing to replay.
 """
 
 from enum import StrEnum
@@ -140,6 +140,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     #: `lineage.counter`, raised whenever a permission is given anew, so that a late cache offers no old slot.
     generation: str = ""
     order: Outstanding | None = None
+    #: What is on disk has to go before anything is written anew: it names devices that may be others now.
+    withdraw: bool = False
     #: Something happened that only a look can tell.
     look: bool = False
     #: Not before this time is the next order given; epoch seconds.
@@ -154,13 +156,15 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     #: While STOPPING: when its grace is over and sessions that nobody reads are cut.
     cut_at: float | None = None
     then: Then = Then.HOLD
+    #: An operator's word that the engine which made it will not come back.
+    engine_gone: bool = False
     #: It ran when the engine or the machine went down, and is to run again.
     interrupted: bool = False
     #: Why the engine refused the last start; shown, and judged when the look has come back.
     trouble: str | None = None
     #: Running without an allocation, or otherwise as it must not be; in words.
     violation: str | None = None
-    #: Slots that a permission on disk named though the ledger did not give them: used until it is proved that nobody is.
+    #: Slots that a permission on disk named though the ledger did not give them: used until the contrary is proved.
     blocks: tuple[SlotId, ...] = ()
     #: Not made through a request that we remember: found by its label, its key or its permission. Never removed by us
     #: unless it never ran.

@@ -1,4 +1,4 @@
-"""Refusals: the answer is no, for a reason that a person can act on. One class per kind; codes are the API's numbers."""
+"""Refusals: the answer is no, for a reason that a person can act on. One class per kind, with the API's number."""
 
 from typing import ClassVar
 

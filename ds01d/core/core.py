@@ -1,0 +1,311 @@
+"""The mind's one door: an event goes in, changes and effects come out. Pure, synchronous, and told the time.
+
+An event that concerns many records is taken in steps, each a transaction of its own, so that a fault in handling one
+record does not touch the others. A refused request changed nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import assert_never
+
+import msgspec
+
+from ds01d.core import effects as do
+from ds01d.core import events as ev
+from ds01d.core.effects import Effect
+from ds01d.core.moves import slot_names
+from ds01d.core.rules import creating, ending, inventory, recalling, reconciling, releasing, starting, tending
+from ds01d.core.settling import settle
+from ds01d.core.state import State
+from ds01d.core.tx import Change, Tx
+from ds01d.model.allocation import Allocation, Claim
+from ds01d.model.container import Container, OrderName, Permission, Phase
+from ds01d.model.errors import Refused
+from ds01d.model.facts import CgroupStatus, EngineStatus
+from ds01d.model.ids import AllocationId, ContainerId, OperationId, SlotId
+from ds01d.model.operation import Verb
+
+#: One transaction's work; gives an operation where a request became one.
+Step = Callable[[Tx], OperationId | None]
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What came of an event."""
+
+    changes: list[Change] = []
+    effects: list[Effect] = []
+    #: The operation that a request became.
+    operation: OperationId | None = None
+    #: What a dry run would have done, in sentences.
+    preview: tuple[str, ...] = ()
+    refused: Refused | None = None
+    #: Faults of ours, with the record that was being handled.
+    faults: list[tuple[ContainerId | None, Exception]] = []
+
+
+def handle(state: State, event: ev.Event, now: float) -> Outcome:
+    """Take one event in. Never awaits, never raises; a fault of ours is in the outcome."""
+    outcome = Outcome()
+    for container, step in _steps(state, event):
+        tx = Tx(state, now)
+        try:
+            outcome.operation = step(tx)
+            for touched in _touched(tx, container):
+                settle(tx, touched)
+            if getattr(event, "dry_run", False):
+                outcome.preview = _preview(tx, outcome.operation)
+                outcome.operation = None
+                tx.rollback()
+                continue
+            changes = tx.commit()
+        except Refused as no:
+            tx.rollback()
+            outcome.refused = no
+        except Exception as fault:  # noqa: BLE001  # a bug in a rule is contained: undone here, logged by the loop
+            tx.rollback()
+            outcome.faults.append((container, fault))
+        else:
+            outcome.changes.extend(changes)
+            outcome.effects.extend(tx.effects)
+    return outcome
+
+
+def _touched(tx: Tx, container: ContainerId | None) -> list[ContainerId]:
+    """The containers whose record or allocation this transaction changed, in the order of their change."""
+    found: dict[ContainerId, None] = {} if container is None else {container: None}
+    for old, new in tx.touched():
+        match new if new is not None else old:
+            case Container(id=cid) | Allocation(container=cid):
+                found[cid] = None
+            case _:
+                pass
+    return list(found)
+
+
+def _preview(tx: Tx, operation: OperationId | None) -> tuple[str, ...]:
+    op = tx.state.operations.get(operation) if operation is not None else None
+    if op is None:
+        return ()
+    a = tx.state.allocation_of(op.container)
+    on = f" on GPU {slot_names(tx, a.slots)}" if a is not None and op.verb in {Verb.CREATE, Verb.START} else ""
+    freed = (
+        f", and give back GPU {slot_names(tx, a.slots)}"
+        if a is not None and op.verb in {Verb.REMOVE, Verb.RELEASE}
+        else ""
+    )
+    return (f"would {op.verb} {op.container_name}{on}{freed}",)
+
+
+def _steps(state: State, event: ev.Event) -> Iterator[tuple[ContainerId | None, Step]]:
+    """The transactions that an event means. `match` shows every place to think when an event is added."""
+    match event:
+        case ev.CreateRequested():
+            yield None, lambda tx: creating.requested(tx, event)
+        case ev.StartRequested():
+            yield event.container, lambda tx: starting.requested(tx, event)
+        case ev.StopRequested():
+            yield event.container, lambda tx: ending.stop_requested(tx, event)
+        case ev.RemoveRequested():
+            yield event.container, lambda tx: ending.remove_requested(tx, event)
+        case ev.ReleaseRequested():
+            yield event.container, lambda tx: ending.release_requested(tx, event)
+        case ev.ThawRequested():
+            yield event.container, _do(lambda tx: tending.thawed(tx, event))
+        case ev.Done() | ev.Failed() | ev.Uncertain() | ev.Looked():
+            yield event.container, _do(lambda tx: _answered(tx, event))
+        case ev.EngineHinted():
+            yield None, _do(lambda tx: reconciling.hinted(tx, event))
+        case ev.Relisted():
+            yield from _relisted(state, event)
+        case ev.EngineSilent():
+            yield None, _do(lambda tx: reconciling.silent(tx, event))
+        case ev.EngineAnswered():
+            yield None, _do(lambda tx: reconciling.answered(tx, event))
+        case ev.Probed():
+            yield from _probed(state, event)
+        case ev.Blinded():
+            yield None, _do(lambda tx: inventory.blinded(tx, event))
+        case ev.ConfigLoaded():
+            yield None, _do(lambda tx: tx.govern(event.policy))
+        case ev.RealityObserved():
+            yield from _recall(state, event)
+        case ev.Woke():
+            yield None, _do(_due)
+        case ev.Stumbled():
+            yield None, _do(lambda tx: tending.stumbled(tx, event))
+        case _:
+            assert_never(event)
+
+
+def _do(rule: Callable[[Tx], object]) -> Step:
+    def step(tx: Tx) -> None:
+        rule(tx)
+
+    return step
+
+
+# ---- events of many records
+
+
+def _relisted(state: State, e: ev.Relisted) -> Iterator[tuple[ContainerId | None, Step]]:
+    yield None, _do(lambda tx: reconciling.relisted(tx, e))
+    yield None, _do(lambda tx: inventory.foreign(tx, e.foreign))
+    for listed in e.containers:
+        if not state.containers.count("engine_id", listed.engine_id):
+            yield None, _do(partial(recalling.orphan, x=listed))
+
+
+def _probed(state: State, e: ev.Probed) -> Iterator[tuple[ContainerId | None, Step]]:
+    moved: set[SlotId] = set()
+    yield None, _do(lambda tx: moved.update(inventory.probed(tx, e)))
+    for a in [a for slot in sorted(moved) for a in state.allocations.of("slot", slot)]:
+        yield a.container, _do(partial(_devices_moved, a=a))
+
+
+def _devices_moved(tx: Tx, a: Allocation) -> None:
+    """Other devices stand behind its slots now: the permission is withdrawn and given anew (move 23)."""
+    c = tx.state.containers.get(a.container)
+    if c is not None and c.permission is not Permission.ABSENT and a.claim in {Claim.HELD, Claim.BOUND}:
+        tx.change(c, permission=Permission.UNSURE, generation="", withdraw=True)
+
+
+def _recall(state: State, e: ev.RealityObserved) -> Iterator[tuple[ContainerId | None, Step]]:
+    yield None, _do(lambda tx: _engine_seen(tx, e))
+    for c in tuple(state.containers):
+        yield c.id, _do(partial(recalling.recalled, c=c, e=e))
+    for seen in e.permissions:
+        if not state.containers.count("key", seen.key):
+            yield None, _do(partial(recalling.leftover, seen=seen, listed=e.listed))
+    yield None, _do(lambda tx: inventory.foreign(tx, e.foreign))
+    for listed in e.listed:
+        if not state.containers.count("engine_id", listed.engine_id):
+            yield None, _do(partial(recalling.orphan, x=listed))
+    yield None, _do(lambda tx: _recalled(tx, e))
+
+
+def _engine_seen(tx: Tx, e: ev.RealityObserved) -> None:
+    if e.engine is not None:
+        reconciling.answered(tx, ev.EngineAnswered(engine=e.engine, restarted=False))
+
+
+def _recalled(tx: Tx, e: ev.RealityObserved) -> None:
+    tx.state.boot_id = e.boot_id
+    tx.state.settled = True
+    for words in recalling.unaccounted(tx.state, e):
+        tx.emit(do.Alert(text=words))
+
+
+def _due(tx: Tx) -> None:
+    """One record at a time; the loop wakes again while more is due."""
+    found = tx.state.pop_due(tx.now)
+    if found is None:
+        return
+    table, key = found
+    match table:
+        case "containers":
+            c = tx.state.containers.get(ContainerId(key))
+            if c is not None:
+                tending.container_due(tx, c)
+        case "allocations":
+            a = tx.state.allocations.get(AllocationId(key))
+            if a is not None:
+                releasing.hold_over(tx, a)
+        case _:
+            tending.operation_due(tx, OperationId(key))
+
+
+# ---- answers
+
+
+def _answered(tx: Tx, e: ev.Answer) -> None:
+    """The one order that was outstanding is settled; a late answer of an earlier one changes nothing."""
+    c = tx.state.containers.get(e.container)
+    if c is None or c.order is None or c.order.id != e.order:
+        return
+    name = c.order.name
+    if isinstance(e, ev.Uncertain):
+        if not (e.returned and name in {OrderName.PERMIT, OrderName.WITHDRAW}):
+            tending.overdue(tx, c)
+            return
+        e = ev.Failed(container=e.container, order=e.order, kind="engine", message=e.message)
+    c = tx.change(c, order=None, confused=0)
+    match e:
+        case ev.Looked():
+            _looked(tx, c, e)
+        case ev.Done():
+            _done(tx, c, name, e)
+        case ev.Failed():
+            _failed(tx, c, name, e)
+        case _:
+            assert_never(e)
+
+
+def _done(tx: Tx, c: Container, name: OrderName, e: ev.Done) -> None:
+    match name:
+        case OrderName.CREATE:
+            creating.created(tx, c, e)
+        case OrderName.PERMIT:
+            tx.change(c, permission=Permission.PRESENT, attempts=0)
+        case OrderName.WITHDRAW:
+            tx.change(c, permission=Permission.ABSENT, withdraw=False, attempts=0)
+        case OrderName.START | OrderName.KILL_GHOST:
+            tx.change(c, look=True, ghost=None)
+        case OrderName.STOP | OrderName.KILL:
+            ending.stop_answered(tx, c)
+        case OrderName.REMOVE:
+            tx.change(c, engine_id=None)
+        case OrderName.LOOK:
+            raise AssertionError("a look is answered by what was seen")
+        case _:
+            assert_never(name)
+
+
+def _failed(tx: Tx, c: Container, name: OrderName, e: ev.Failed) -> None:
+    match name:
+        case OrderName.CREATE:
+            creating.failed(tx, c, e)
+        case OrderName.PERMIT:
+            starting.permit_failed(tx, c, e)
+        case OrderName.WITHDRAW:
+            releasing.withdraw_failed(tx, c, e.message)
+        case OrderName.START:
+            starting.failed(tx, c, e)
+        case OrderName.STOP | OrderName.KILL:
+            ending.stop_failed(tx, c, e)
+        case OrderName.REMOVE:
+            ending.remove_failed(tx, c, e)
+        case OrderName.LOOK | OrderName.KILL_GHOST:
+            tending.try_again(tx, c)
+        case _:
+            assert_never(name)
+
+
+def _looked(tx: Tx, c: Container, e: ev.Looked) -> None:
+    """What was seen goes to the rule that waits for it."""
+    a = tx.state.allocation_of(c.id)
+    look = e.look
+    still = look.cgroup is CgroupStatus.EMPTY and look.status in {EngineStatus.CREATED, EngineStatus.STOPPED}
+    if a is not None and a.claim is Claim.RELEASING:
+        releasing.looked(tx, c, a, e)
+        _after_release(tx, c)
+    elif c.phase is Phase.CREATING:
+        creating.looked(tx, c, look)
+    elif c.phase is Phase.STOPPING and look.status is EngineStatus.RUNNING:
+        ending.still_running(tx, c, look)
+    elif c.phase is Phase.STARTING and still and look.started_at <= c.started_at:
+        starting.not_running(tx, c, look)
+    else:
+        reconciling.looked(tx, c, a, e)
+        _unblock(tx, c, e)
+
+
+def _unblock(tx: Tx, c: Container, e: ev.Looked) -> None:
+    now = tx.state.containers.get(c.id)
+    if now is not None and now.blocks and now.ghost is None:
+        releasing.unblocked(tx, now, e.look)
+
+
+def _after_release(tx: Tx, c: Container) -> None:
+    now = tx.state.containers.get(c.id)
+    if now is not None and tx.state.allocation_of(c.id) is None:
+        starting.waited(tx, now)

@@ -1,0 +1,186 @@
+"""Start-up: the saved ledger meets the disk's second ledger, the permissions, before anything else is decided.
+
+Whatever was outstanding died with the daemon, and what it knew of a withdrawal is not believed. Every record gets a
+fresh look, whose answer is judged like any other (lifecycle.md §3). A permission that no record accounts for blocks its
+slots until it is withdrawn and proved unused; a container that carries our label, our key, our permission and runs is
+adopted.
+"""
+
+from ds01d.core import effects as do
+from ds01d.core.events import RealityObserved, Relisted
+from ds01d.core.moves import promise
+from ds01d.core.state import State
+from ds01d.core.tx import Tx
+from ds01d.model.allocation import Allocation, Claim
+from ds01d.model.container import Container, ContainerSpec, Permission, Phase, Then
+from ds01d.model.facts import EngineStatus, Listed
+from ds01d.model.gpu import GpuRequest
+from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
+from ds01d.model.permission import PermissionSeen
+
+#: A container of ours without a record that never ran is removed when it is older than this (seconds).
+ORPHAN_MIN_S = 600.0
+
+
+def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
+    """One record: forget what was outstanding, believe of its permission only what is on disk, and look."""
+    a = tx.state.allocation_of(c.id)
+    seen = next((p for p in e.permissions if p.key == c.key), None)
+    listed = next((x for x in e.listed if x.engine_id == c.engine_id), None)
+    rebooted = e.boot_id != tx.state.boot_id
+    c = tx.change(
+        c,
+        order=None,
+        retry_at=None,
+        ghost=None,
+        trouble=None,
+        attempts=0,
+        look=c.engine_id is not None,
+        permission=_permission(tx.state, c, a, seen),
+        blocks=_blocks(c, a, seen),
+        interrupted=c.interrupted or (rebooted and c.phase is Phase.RUNNING),
+        cgroup=None if rebooted else c.cgroup,
+    )
+    running = listed is not None and listed.status is EngineStatus.RUNNING
+    if a is None and c.wants_gpu and c.phase is Phase.STOPPED and seen is not None and running:
+        _regain(tx, c, seen)
+
+
+def _permission(state: State, c: Container, a: Allocation | None, seen: PermissionSeen | None) -> Permission:
+    if a is not None and a.claim is Claim.RELEASING:
+        return Permission.UNSURE
+    if seen is None:
+        return Permission.ABSENT
+    whole = (
+        seen.has_grant
+        and seen.has_spec
+        and seen.trouble is None
+        and seen.container_id == c.engine_id
+        and seen.generation == c.generation
+        and c.generation.startswith(f"{state.lineage}.")
+        and set(seen.slots) == set(a.slots if a is not None else ())
+    )
+    return Permission.PRESENT if whole else Permission.UNSURE
+
+
+def _blocks(c: Container, a: Allocation | None, seen: PermissionSeen | None) -> tuple[SlotId, ...]:
+    """Slots that the permission on disk names and the ledger does not give."""
+    if seen is None:
+        return c.blocks
+    own = set(a.slots) if a is not None else set()
+    return tuple(sorted(set(c.blocks) | (set(seen.slots) - own)))
+
+
+def _agrees(state: State, seen: PermissionSeen, engine_id: EngineId | None) -> bool:
+    """Grant, spec and container id say the same, and the slots are nobody else's."""
+    whole = seen.has_grant and seen.has_spec and seen.trouble is None and seen.container_id == engine_id
+    return bool(
+        whole and seen.slots and all(state.slots.get(s) and not state.allocations.count("slot", s) for s in seen.slots)
+    )
+
+
+def _regain(tx: Tx, c: Container, seen: PermissionSeen) -> None:
+    """It runs by a permission that an older ledger does not remember: the promise is written down again."""
+    if not _agrees(tx.state, seen, c.engine_id):
+        return
+    promise(tx, c, seen.slots, Claim.BOUND)
+    tx.change(c, phase=Phase.RUNNING, blocks=(), why="taken up again after a roll-back of the state")
+    tx.emit(do.Alert(container=c.id, text=f"{c.name} of {c.user} ran with slots that the ledger had forgotten: kept"))
+
+
+def leftover(tx: Tx, seen: PermissionSeen, listed: tuple[Listed, ...]) -> ContainerId | None:
+    """A permission under a key that no record has: adopt what runs by it, else block its slots until proved unused."""
+    state = tx.state
+    if state.containers.count("key", seen.key):
+        return None
+    carrier = next((x for x in listed if x.engine_id == seen.container_id or x.label_key == seen.key), None)
+    engine_id = seen.container_id or (carrier.engine_id if carrier is not None else None)
+    if engine_id is not None and state.containers.count("engine_id", engine_id):
+        engine_id = None
+    ours = carrier is not None and carrier.label_key == seen.key and _labelled(state, carrier)
+    running = carrier is not None and carrier.status is EngineStatus.RUNNING
+    if ours and running and carrier is not None and _agrees(state, seen, engine_id) and _name_free(state, carrier):
+        return _adopt(tx, seen, carrier)
+    stray = _stray(tx, seen.key, engine_id, carrier)
+    stray = tx.change(stray, permission=Permission.UNSURE, blocks=seen.slots, look=False)
+    tx.emit(do.Alert(container=stray.id, text=f"a permission without a record ({seen.key}): its slots are blocked"))
+    return stray.id
+
+
+def _labelled(state: State, x: Listed) -> bool:
+    """It carries an id of ours: this history's, or one before it."""
+    lineage = (x.label_id or "").rpartition("-")[0]
+    return bool(lineage) and (lineage == state.lineage or lineage in state.lineages)
+
+
+def _name_free(state: State, x: Listed) -> bool:
+    return bool(
+        x.label_uid is not None and x.label_name and not state.containers.count("name", (x.label_uid, x.label_name))
+    )
+
+
+def _stray(tx: Tx, key: Key, engine_id: EngineId | None, x: Listed | None) -> Container:
+    engine = tx.state.sight.engine
+    made = Container(
+        id=ContainerId(tx.new_id()),
+        uid=x.label_uid if x is not None and x.label_uid is not None else Uid(0),
+        gid=0,
+        user=(x.label_user if x is not None else None) or "unknown",
+        group="",
+        name=(x.label_name if x is not None else None) or (x.name if x is not None else str(key)),
+        key=key,
+        spec=ContainerSpec(image=x.image if x is not None else "", gpus=GpuRequest()),
+        phase=Phase.STOPPED,
+        created_at=tx.now,
+        engine=engine.name if engine is not None else None,
+        engine_id=engine_id,
+        stray=True,
+        why="found without a record",
+    )
+    tx.put(tx.state.containers, made.id, made)
+    return made
+
+
+def _adopt(tx: Tx, seen: PermissionSeen, x: Listed) -> ContainerId:
+    found = _stray(tx, seen.key, x.engine_id, x)
+    assert x.label_uid is not None
+    c = tx.change(
+        found,
+        stray=False,
+        gid=x.label_uid,
+        group=tx.state.policy.group(x.label_uid),
+        spec=ContainerSpec(image=x.image, gpus=GpuRequest(count=len(seen.slots))),
+        phase=Phase.RUNNING,
+        permission=Permission.UNSURE,
+        look=True,
+        why="adopted: label, key, permission and slots agree",
+    )
+    promise(tx, c, seen.slots, Claim.BOUND)
+    tx.emit(do.Alert(container=c.id, text=f"{c.name} of {c.user} runs without a record, and all else agrees: adopted"))
+    return c.id
+
+
+def orphan(tx: Tx, x: Listed) -> ContainerId | None:
+    """A container with our label and no record: removed if it never ran, else only reported."""
+    state = tx.state
+    if state.containers.count("engine_id", x.engine_id) or not _labelled(state, x):
+        return None
+    if x.label_key is None or state.containers.count("key", x.label_key):
+        return None
+    if x.status is not EngineStatus.CREATED or tx.now - x.created_at < ORPHAN_MIN_S:
+        return None
+    stray = _stray(tx, x.label_key, x.engine_id, x)
+    tx.change(stray, phase=Phase.REMOVING, then=Then.REMOVE, why="never ran, and has no record")
+    return stray.id
+
+
+def unaccounted(state: State, e: RealityObserved | Relisted) -> tuple[str, ...]:
+    """Containers with our label and no record that are not removed, in words, for the operators."""
+    listed = e.listed if isinstance(e, RealityObserved) else e.containers
+    return tuple(
+        f"{x.name} ({x.engine_id[:12]}) carries our label and has no record: it is {x.status}"
+        for x in listed
+        if _labelled(state, x)
+        and not state.containers.count("engine_id", x.engine_id)
+        and x.status in {EngineStatus.RUNNING, EngineStatus.STOPPED}
+    )

@@ -1,0 +1,153 @@
+"""The ledger is held against what is seen, outside of releases: after every hint, listing and restart.
+
+Hints and listings only say where to look; a look moves the record, and none of the moves in here frees a slot.
+"""
+
+from msgspec.structs import replace
+
+from ds01d.core import effects as do
+from ds01d.core.events import EngineAnswered, EngineHinted, EngineSilent, Looked, Relisted
+from ds01d.core.moves import back_off, bind, fail, remove_when_free, run_ended, seen_running
+from ds01d.core.moves import engine_failure as failure_of
+from ds01d.core.tx import Tx
+from ds01d.model.allocation import Allocation
+from ds01d.model.container import Container, Phase, Then
+from ds01d.model.facts import CgroupStatus, EngineStatus, Look
+
+_GHOSTLY = frozenset({EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED})
+#: What the engine says of a container in each phase when nothing has happened.
+_EXPECTED = {
+    Phase.STOPPED: frozenset({EngineStatus.CREATED, EngineStatus.STOPPED}),
+    Phase.RUNNING: frozenset({EngineStatus.RUNNING}),
+}
+
+
+def hinted(tx: Tx, e: EngineHinted) -> None:
+    """The engine said that something happened to a container: look, and do not wait with it."""
+    c = tx.state.containers.one("engine_id", e.engine_id)
+    if c is not None:
+        tx.change(c, look=True, retry_at=None)
+
+
+def relisted(tx: Tx, e: Relisted) -> None:
+    """What the listing and the ledger do not agree on is looked at; what changed since it was asked for is skipped."""
+    listed = {x.engine_id: x for x in e.containers}
+    for c in tuple(tx.state.containers):
+        if c.order is not None or c.engine_id is None or tx.state.changed_at.get(c.id, 0) > e.revision:
+            continue
+        seen = listed.get(c.engine_id)
+        status = EngineStatus.ABSENT if seen is None else seen.status
+        cgroup = CgroupStatus.UNKNOWN if seen is None else seen.cgroup
+        running = status is EngineStatus.RUNNING
+        ghost = not running and cgroup is CgroupStatus.OCCUPIED
+        dead = running and cgroup is CgroupStatus.EMPTY
+        if ghost or dead or status not in _EXPECTED.get(c.phase, _EXPECTED[Phase.STOPPED]):
+            tx.change(c, look=True)
+
+
+def silent(tx: Tx, e: EngineSilent) -> None:
+    """Nothing is concluded from silence; it is only noted since when."""
+    sight = tx.state.sight
+    if sight.silent_since is None:
+        tx.see(replace(sight, silent_since=tx.now, silent_why=e.reason))
+
+
+def answered(tx: Tx, e: EngineAnswered) -> None:
+    """The engine is back; what ran may have gone down with it, and is to run again."""
+    before = tx.state.sight.engine
+    tx.see(replace(tx.state.sight, engine=e.engine, silent_since=None, silent_why=""))
+    if before is not None and before.name != e.engine.name:
+        tx.emit(
+            do.Alert(text=f"another engine answers ({e.engine.name}): it proves nothing about what {before.name} made")
+        )
+    if not e.restarted:
+        return
+    for c in tuple(tx.state.containers):
+        if c.engine_id is not None:
+            tx.change(c, look=True, retry_at=None, interrupted=c.interrupted or c.phase is Phase.RUNNING)
+
+
+def looked(tx: Tx, c: Container, a: Allocation | None, e: Looked) -> None:
+    """A look moves the record to what is true."""
+    look = e.look
+    if look.status in {EngineStatus.SILENT, EngineStatus.STRANGE} and not (
+        look.status is EngineStatus.STRANGE and c.engine_gone
+    ):
+        tx.change(c, look=True, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts))
+        return
+    if look.ghost and not c.stray:
+        tx.change(c, ghost=e.order)
+        tx.emit(
+            do.Alert(container=c.id, text=f"{c.name} of {c.user} runs on while the engine says {look.status}: ended")
+        )
+        return
+    if look.cgroup is not CgroupStatus.EMPTY and look.status in _GHOSTLY and c.phase is not Phase.CREATING:
+        # Its last processes are going, or cannot be read: neither the one nor the other yet.
+        tx.change(c, look=True, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts, least=0.1))
+        return
+    match look.status:
+        case EngineStatus.RUNNING:
+            _running(tx, c, a, look)
+        case EngineStatus.ABSENT | EngineStatus.STRANGE:
+            _absent(tx, c)
+        case EngineStatus.CREATED | EngineStatus.STOPPED:
+            _not_running(tx, c, look)
+
+
+def _running(tx: Tx, c: Container, a: Allocation | None, look: Look) -> None:
+    match c.phase:
+        case Phase.RUNNING | Phase.STARTING:
+            c = seen_running(tx, c, look, "running" if c.phase is Phase.STARTING else "")
+            if look.cgroup is CgroupStatus.EMPTY or look.init_alive is False:
+                assert c.engine_id is not None
+                tx.emit(do.CutSessions(engine_id=c.engine_id))
+                tx.change(c, look=True, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts))
+        case Phase.STOPPED:
+            _raw_start(tx, c, a, look)
+        case Phase.REMOVING:
+            tx.change(c, phase=Phase.STOPPING, then=Then.REMOVE, attempts=0, retry_at=None, kill=False, grace_s=10.0)
+        case Phase.CREATING | Phase.STOPPING:
+            pass
+
+
+def _raw_start(tx: Tx, c: Container, a: Allocation | None, look: Look) -> None:
+    if a is not None:
+        bind(tx, a)
+        seen_running(tx, c, look, "started from outside")
+    elif c.wants_gpu and not c.stray:
+        words = "runs without an allocation: only root of the host can do that"
+        if c.violation is None:
+            tx.emit(do.Alert(container=c.id, text=f"{c.name} of {c.user} {words}"))
+        tx.change(seen_running(tx, c, look, words), violation=words)
+    else:
+        seen_running(tx, c, look, "started from outside")
+
+
+def _not_running(tx: Tx, c: Container, look: Look) -> None:
+    match c.phase:
+        case Phase.RUNNING if look.status is EngineStatus.CREATED and not c.interrupted:
+            tx.emit(do.Alert(container=c.id, text=f"{c.name} was running, and the engine says that it never ran"))
+            run_ended(tx, c, look)
+        case Phase.RUNNING | Phase.STOPPING:
+            run_ended(tx, c, look)
+        case Phase.STARTING:
+            words = f"{c.name} started and ended at once, exit code {look.exit_code}"
+            fail(tx, c, failure_of("engine", words, f"`container-why {c.name}` tells more"))
+            run_ended(tx, c, look)
+        case Phase.STOPPED if c.attempts:
+            tx.change(c, attempts=0)
+        case _:
+            pass
+
+
+def _absent(tx: Tx, c: Container) -> None:
+    """Destroyed from outside. That alone frees nothing."""
+    if c.phase is Phase.CREATING:
+        return
+    a = tx.state.allocation_of(c.id)
+    if c.phase is not Phase.REMOVING:
+        fail(tx, c, failure_of("not_found", f"{c.name} was removed from outside"))
+        tx.emit(do.Tell(uid=c.uid, container=c.id, text=f"{c.name} was removed from outside"))
+        c = remove_when_free(tx, c, "removed from outside")
+    if a is None:
+        tx.change(c, engine_id=None, blocks=())

@@ -1,0 +1,1 @@
+"""What people and programs are shown of the state: pure functions from the tables to plain values."""

@@ -1,0 +1,83 @@
+"""The machine as a whole: what is amiss, and how much of everything one user has."""
+
+from enum import StrEnum
+
+import msgspec
+
+from ds01d.core.state import State
+from ds01d.model.actor import Actor
+
+
+class Severity(StrEnum):
+    """How much a notice matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something about the machine that its users should know."""
+
+    severity: Severity
+    text: str
+    #: Since when, epoch seconds; None: not known.
+    since: float | None = None
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What one user has of what he may have; a limit of None is no limit."""
+
+    user: str
+    group: str
+    slots: int
+    slots_max: int | None
+    gpueq: float
+    gpueq_max: float | None
+    containers: int
+    containers_max: int | None
+
+
+def notices(state: State, actor: Actor, *, unsaved_since: float | None) -> tuple[Notice, ...]:
+    """Everything that is amiss, the worst first."""
+    sight, found = state.sight, []
+    if not state.settled:
+        found.append(_warning("starting: nothing is decided before the state was held against reality"))
+    if unsaved_since is not None:
+        found.append(_warning("cannot save: changes are refused until the disk takes them", unsaved_since))
+    if sight.silent_since is not None:
+        words = f"the engine does not answer: {sight.silent_why}; what is shown of containers may be out of date"
+        found.append(_warning(words, sight.silent_since))
+    elif sight.engine is not None and not sight.engine.cdi:
+        found.append(_warning("the engine reads no CDI specs: slots stay with a container until it is removed"))
+    if sight.blind is not None:
+        found.append(_warning(f"cannot see the GPUs: {sight.blind}; none is given meanwhile", sight.seen_at))
+    if state.policy.complaint is not None:
+        found.append(_warning(f"the policy in force is not the one on disk: {state.policy.complaint}"))
+    if actor.operator:
+        found += [
+            _warning(f"{c.name} of {c.user} is frozen: {c.why}; `ds01ctl thaw {c.name} --user {c.user}`")
+            for c in state.containers
+            if c.frozen
+        ]
+        found += [_warning(f"{c.name} of {c.user}: {c.violation}") for c in state.containers if c.violation]
+    return tuple(found)
+
+
+def share(state: State, actor: Actor) -> Share:
+    """What the caller has, and may have."""
+    limits = state.policy.limits(actor.uid)
+    held = state.allocations.of("uid", actor.uid)
+    return Share(
+        user=actor.name,
+        group=state.policy.group(actor.uid),
+        slots=sum(len(a.slots) for a in held),
+        slots_max=limits.max_mig_instances,
+        gpueq=sum(a.gpueq for a in held),
+        gpueq_max=limits.max_gpu_equivalents,
+        containers=state.containers.count("uid", actor.uid),
+        containers_max=limits.max_containers_per_user,
+    )
+
+
+def _warning(text: str, since: float | None = None) -> Notice:
+    return Notice(severity=Severity.WARNING, text=text, since=since)
