@@ -1,7 +1,7 @@
-"""Who is calling: the kernel's word about a connection, and the actor that it proves. Never what a caller says of himself.
+"""Who is calling: the kernel's word about a connection, and the actor that it proves; never what a caller says.
 
-Two things are not proof: uid 0, because root in a container has it too, and a pid, because it may be used again. So root
-and operators are believed only with a pidfd that is alive after everything about its process was read.
+Two things are not proof: uid 0, because root in a container has it too, and a pid, because it may be used again. So
+root and operators are believed only with a pidfd that is alive after everything about its process was read.
 """
 
 import errno

@@ -89,7 +89,7 @@ class ExecResult(Protocol):
 class Sessions(Protocol):
     """Shells: made with the engine, kept with systemd, handed over once."""
 
-    async def start(
+    async def start(  # noqa: PLR0913  # everything an exec is made from
         self,
         engine_id: EngineId,
         argv: tuple[str, ...],

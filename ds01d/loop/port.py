@@ -35,8 +35,11 @@ class Mind(Protocol):
         """Epoch seconds of the daemon's own steady clock."""
         ...
 
-    async def ask(self, request: Request) -> Operation | Preview:
-        """Decide a request; answers once the decision is saved, and raises `Refused` where the answer is no."""
+    async def ask(self, request: Request) -> Operation | Preview | None:
+        """Decide a request; answers once the decision is saved, and raises `Refused` where the answer is no.
+
+        None: there is nothing to wait for.
+        """
         ...
 
     async def finished(self, operation: OperationId, timeout_s: float) -> Operation:

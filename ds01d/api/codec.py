@@ -1,0 +1,135 @@
+"""Bytes to values and back, strictly: what cannot be meant is refused with its place, never guessed at."""
+
+import json
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+#: JSON-RPC 2.0's own numbers for protocol faults.
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+
+_DEPTH_MAX = 32
+#: A body of 1 MiB may hold a few long strings; one of half a million numbers keeps others waiting.
+_VALUES_MAX = 50_000
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class Fault(Exception):
+    """The request cannot be understood: the caller broke the protocol."""
+
+    def __init__(self, code: int, kind: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+
+
+def parse_error(message: str) -> Fault:
+    """The body is not the JSON that it has to be."""
+    return Fault(PARSE_ERROR, "parse_error", f"cannot read the request: {message}")
+
+
+def invalid_request(message: str) -> Fault:
+    """The JSON is not a JSON-RPC request."""
+    return Fault(
+        INVALID_REQUEST,
+        "invalid_request",
+        f"cannot take this as a request: {message}",
+        'send {"jsonrpc": "2.0", "id": 1, "method": "system.status", "params": {}}',
+    )
+
+
+def decode(body: bytes) -> Any:  # noqa: ANN401  # whatever JSON it is; the next step gives it a type
+    """JSON that says one thing only: UTF-8, no key twice, not deep, not of too many parts."""
+    if body.count(b",") > _VALUES_MAX:
+        raise parse_error(f"more than {_VALUES_MAX} values")
+    try:
+        value = msgspec.json.decode(body)
+    except RecursionError:
+        raise _too_deep() from None
+    except UnicodeDecodeError as e:
+        raise parse_error(f"byte {e.start} is not UTF-8") from None
+    except msgspec.MsgspecError as e:
+        raise parse_error(_lower(str(e))) from None
+    pairs = _count_pairs(value)
+    if _STRING.sub(b"", body).count(b":") != pairs:
+        raise parse_error(f"the key {_twice(body)} stands there twice")
+    return value
+
+
+def convert(value: object, to: type[S]) -> S:
+    """Parameters as their declared type; unknown fields and wrong types are refused with their place."""
+    try:
+        return msgspec.convert(value, to, strict=True)
+    except msgspec.ValidationError as e:
+        what, _, place = str(e).partition(" - at ")
+        path = place.strip("`").replace("$", "params", 1) if place else "params"
+        raise Fault(
+            INVALID_PARAMS, "invalid_params", f"cannot take {path}: {_lower(what).replace('`', '')}", _known(to)
+        ) from None
+
+
+def encode(value: object) -> bytes:
+    """A value as JSON."""
+    return msgspec.json.encode(value)
+
+
+def _known(to: type[msgspec.Struct]) -> str:
+    names = [f.encode_name for f in msgspec.structs.fields(to)]
+    return f"it takes {', '.join(names)}" if names else "it takes no parameters"
+
+
+def _count_pairs(value: object) -> int:
+    """How many key-value pairs a value holds; refuses a deep one."""
+    pairs, level, depth = 0, [value], 0
+    while level:
+        below: list[object] = []
+        for v in level:
+            if isinstance(v, dict):
+                pairs += len(v)
+                below.extend(v.values())
+            elif isinstance(v, list):
+                below.extend(v)
+        if any(isinstance(v, dict | list) for v in level):
+            depth += 1
+        if depth > _DEPTH_MAX:
+            raise _too_deep()
+        level = below
+    return pairs
+
+
+def _too_deep() -> Fault:
+    return parse_error(f"nested deeper than {_DEPTH_MAX}")
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object with its keys as they were written, twice or not."""
+
+
+def _twice(body: bytes) -> str:
+    """The path of the first key that an object has twice."""
+    todo: list[tuple[str, Any]] = [("", json.loads(body, object_pairs_hook=_Pairs))]
+    while todo:
+        path, value = todo.pop(0)
+        if isinstance(value, _Pairs):
+            seen: set[str] = set()
+            for key, inner in value:
+                place = f"{path}.{key}" if path else key
+                if key in seen:
+                    return place
+                seen.add(key)
+                todo.append((place, inner))
+        elif isinstance(value, list):
+            todo += [(f"{path}[{i}]", inner) for i, inner in enumerate(value)]
+    return "of an object"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

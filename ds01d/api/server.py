@@ -1,0 +1,205 @@
+"""HTTP on a Unix socket: takes requests in, within limits, and knows who sent them; what they mean, `rpc` knows."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from ds01d import __version__
+from ds01d.api import codec
+from ds01d.api.desk import Caller
+from ds01d.api.peer import Peer, capture
+from ds01d.api.rpc import Answer, Error, Rpc, error_of
+from ds01d.api.throttle import Limits, Throttle
+from ds01d.model.actor import Actor
+from ds01d.model.errors import AccountsSilent, Refused, TooMany
+
+log = structlog.get_logger("server")
+
+Identify = Callable[[Peer], Awaitable[Actor]]
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n"
+    b"Ds01-Exit: 75\r\n\r\n%s"
+)
+
+
+class Connection(web.RequestHandler):
+    """One connection, and the actor at its other end, found out once."""
+
+    __slots__ = ("_actor", "_doors", "_refusal", "peer")
+
+    def __init__(self, doors: "Server", manager: web.Server, **options: Any) -> None:  # noqa: ANN401  # aiohttp's own
+        super().__init__(manager, **options)
+        self._doors = doors
+        self._actor: Actor | None = None
+        self._refusal: Refused | None = None
+        self.peer: Peer | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read the kernel's word at once; turn away whom there is no room for."""
+        assert isinstance(transport, asyncio.Transport)
+        peer = capture(transport.get_extra_info("socket"))
+        if not self._doors.throttle.connect(peer.uid):
+            peer.close()
+            error = error_of(TooMany("cannot take another connection: too many are open", hint="close some, or wait"))
+            body = codec.encode(Answer(error=error).as_json())
+            transport.write(_FULL % (len(body), body))
+            transport.close()
+            return
+        self.peer = peer
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the peer."""
+        if self.peer is None:
+            return
+        self._doors.throttle.disconnect(self.peer.uid)
+        self.peer.close()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Hear nobody who was turned away."""
+        if self.peer is not None:
+            super().data_received(data)
+
+    async def actor(self) -> Actor:
+        """Who is calling; the same for all requests of this connection."""
+        assert self.peer is not None
+        if self._refusal is not None:
+            raise self._refusal
+        if self._actor is None:
+            try:
+                self._actor = await self._doors.identify(self.peer)
+            except AccountsSilent:
+                raise
+            except Refused as e:
+                self._refusal = e
+                raise
+            self.peer.close()
+        return self._actor
+
+
+class Server:
+    """The request door."""
+
+    def __init__(self, *, rpc: Rpc, identify: Identify, throttle: Throttle, limits: Limits) -> None:
+        self.identify = identify
+        self.throttle = throttle
+        self._rpc = rpc
+        self._limits = limits
+        self._http: web.Server | None = None
+        self._listener: asyncio.Server | None = None
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Answer on a listening socket until closed."""
+        loop = asyncio.get_running_loop()
+        manager = self._http = web.Server(self._handle)
+        options: dict[str, Any] = {
+            "loop": loop,
+            "tcp_keepalive": False,
+            "keepalive_timeout": self._limits.head_s,
+            "auto_decompress": False,
+            "access_log": None,
+            "lingering_time": 1.0,
+        }
+        # `create_server`, not `create_unix_server`: the latter removes the socket's file, which is systemd's.
+        self._listener = await loop.create_server(lambda: Connection(self, manager, **options), sock=sock)
+
+    async def close(self, patience_s: float = 5.0) -> None:
+        """Take no new connections, let requests under way end, then cut."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._http is not None:
+            await self._http.shutdown(patience_s)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if "Origin" in request.headers:
+            return await self._send(request, _refusal(403, "cannot serve a browser: the request has an Origin"))
+        match request.method, request.path:
+            case "POST", "/rpc":
+                response = await self._rpc_response(request)
+            case "GET", "/healthz":
+                response = web.Response(text="ok\n")
+            case _, "/rpc":
+                response = _refusal(405, "cannot take this here: send a POST to /rpc", Allow="POST")
+            case _, "/healthz":
+                response = _refusal(405, "cannot take this here: send a GET to /healthz", Allow="GET")
+            case _:
+                response = _refusal(404, "cannot find this: there are POST /rpc and GET /healthz")
+        return await self._send(request, response)
+
+    async def _send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+        """Send an answer; a caller who does not take it is cut off."""
+        response.headers["Ds01-Version"] = __version__
+        try:
+            async with asyncio.timeout(self._limits.answer_s):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("the caller does not take the answer") from None
+        return response
+
+    async def _rpc_response(self, request: web.BaseRequest) -> web.Response:
+        if request.content_type != "application/json" or "Content-Encoding" in request.headers:
+            return _refusal(415, "cannot read this: send application/json, as it is")
+        body = await self._body(request)
+        if isinstance(body, web.Response):
+            return body
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        try:
+            actor = await connection.actor()
+        except Refused as e:
+            return _error(error_of(e), 503 if isinstance(e, AccountsSilent) else 403)
+        caller = Caller(actor=actor, gone=lambda: request.transport is None)
+        answer = await self._rpc.answer(body, caller)
+        return _plain(answer)
+
+    async def _body(self, request: web.BaseRequest) -> bytes | web.Response:
+        limits = self._limits
+        if request.content_length is not None and request.content_length > limits.body:
+            return _refusal(413, f"cannot take so much: {limits.body} bytes are the limit")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(limits.body_s):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > limits.body:
+                        return _refusal(413, f"cannot take so much: {limits.body} bytes are the limit")
+        except TimeoutError:
+            return _refusal(408, f"cannot wait any longer: the body did not come within {limits.body_s:g} s")
+        except web.RequestPayloadError:
+            return _refusal(400, "cannot read the body: it is not what its head says")
+        return bytes(body)
+
+
+def _plain(answer: Answer | list[Answer]) -> web.Response:
+    if isinstance(answer, Answer):
+        if answer.notification:
+            return web.Response(status=204)
+        return _json(answer.as_json())
+    heard = [a.as_json() for a in answer if not a.notification]
+    return _json(heard) if heard else web.Response(status=204)
+
+
+def _json(value: object, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=codec.encode(value) + b"\n", content_type="application/json")
+
+
+def _error(error: Error, status: int) -> web.Response:
+    response = _json(Answer(error=error).as_json(), status)
+    response.headers["Ds01-Exit"] = str(error.exit_code)
+    return response
+
+
+def _refusal(status: int, message: str, **headers: str) -> web.Response:
+    """An HTTP request that does not get as far as JSON-RPC; the connection ends with it."""
+    response = _error(error_of(codec.Fault(codec.INVALID_REQUEST, "invalid_request", message)), status)
+    response.headers.update(headers)
+    response.force_close()
+    return response

@@ -1,0 +1,97 @@
+"""Limits per uid: how many requests at once, how many a second, how many connections. A limit on everything."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from ds01d.model.errors import TooMany
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers; times in seconds, sizes in bytes."""
+
+    body: int = 2**20
+    batch: int = 20
+    concurrent_per_uid: int = 32
+    per_second: float = 200.0
+    burst: float = 400.0
+    connections: int = 512
+    connections_per_uid: int = 64
+    #: For root, above the number for all: an operator gets in however many connections others hold.
+    connections_for_root: int = 32
+    watchers_per_uid: int = 8
+    head_s: float = 15.0
+    body_s: float = 10.0
+    #: For the caller to take an answer.
+    answer_s: float = 30.0
+
+
+class Throttle:
+    """Counts what each uid has going on."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        #: uid → (tokens left, when that was true).
+        self._buckets: dict[int, tuple[float, float]] = {}
+        self._running: dict[int, int] = {}
+        self._watching: dict[int, int] = {}
+        self._connected: dict[int, int] = {}
+
+    def spend(self, uid: int) -> None:
+        """Take the price of one request, or refuse."""
+        limits, now = self._limits, self._clock()
+        left, at = self._buckets.get(uid, (limits.burst, now))
+        left = min(limits.burst, left + (now - at) * limits.per_second)
+        if left < 1:
+            self._buckets[uid] = (left, now)
+            raise TooMany(
+                f"cannot take more requests of yours now: {limits.per_second:g} a second is the limit",
+                hint="wait a second; to follow what happens, read GET /events instead of asking again and again",
+            )
+        self._buckets[uid] = (left - 1, now)
+
+    @contextmanager
+    def running(self, uid: int) -> Iterator[None]:
+        """One request under way."""
+        with self._one(self._running, uid, self._limits.concurrent_per_uid, "requests at once"):
+            yield
+
+    @contextmanager
+    def watching(self, uid: int) -> Iterator[None]:
+        """One event stream."""
+        with self._one(self._watching, uid, self._limits.watchers_per_uid, "event streams at once"):
+            yield
+
+    def connect(self, uid: int) -> bool:
+        """Count a connection in, where there is room for it."""
+        limits = self._limits
+        total = sum(self._connected.values())
+        mine = self._connected.get(uid, 0)
+        room = limits.connections + (limits.connections_for_root if uid == 0 else 0)
+        own = limits.connections_for_root + limits.connections_per_uid if uid == 0 else limits.connections_per_uid
+        if total >= room or mine >= own:
+            return False
+        self._connected[uid] = mine + 1
+        return True
+
+    def disconnect(self, uid: int) -> None:
+        """Count it out again."""
+        _less(self._connected, uid)
+
+    @contextmanager
+    def _one(self, counts: dict[int, int], uid: int, most: int, words: str) -> Iterator[None]:
+        if counts.get(uid, 0) >= most:
+            raise TooMany(f"cannot take this: you have {most} {words} already", hint="wait until one of them is over")
+        counts[uid] = counts.get(uid, 0) + 1
+        try:
+            yield
+        finally:
+            _less(counts, uid)
+
+
+def _less(counts: dict[int, int], uid: int) -> None:
+    counts[uid] -= 1
+    if not counts[uid]:
+        del counts[uid]
