@@ -114,11 +114,6 @@ class DockerEngine:
             cgroup_driver=str(said.get("CgroupDriver", "")),
         )
 
-    async def ping(self, timeout_s: float = INSPECT_S) -> None:
-        """Return when the engine answers."""
-        async with _asking(timeout_s):
-            await self._docker.version()
-
     # --- containers
 
     async def create(self, order: CreateContainer, timeout_s: float = CALL_MAX_S) -> EngineId:

@@ -45,7 +45,7 @@ def readable(message: str) -> str:
 
 
 def permission_lags(message: str) -> bool:
-    """Whether the engine's view of a permission may be the reason: it runs behind our writes (facts/nvml.md §8)."""
+    """Whether the engine's view of a permission may be the reason, which runs a moment behind our writes."""
     return "unresolvable CDI device" in message or f"{GUARD}stale generation" in message
 
 

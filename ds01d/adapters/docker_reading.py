@@ -47,6 +47,7 @@ class InspectSeen(msgspec.Struct, frozen=True, kw_only=True):
     #: What went wrong at the last start, in the engine's words.
     error: str
     labels: Mapping[str, str]
+    cgroup_parent: str
     #: Whatever names or reaches a GPU: CDI names, indices, UUIDs, device paths; `all` where it may reach every one.
     gpus: tuple[str, ...]
 
@@ -92,6 +93,7 @@ class _Host(msgspec.Struct, rename="pascal"):
     device_requests: list[_Request] | None = None
     devices: list[_Device] | None = None
     privileged: bool = False
+    cgroup_parent: str = ""
     runtime: str | None = None
 
 
@@ -166,6 +168,7 @@ def read_inspect(answer: object) -> InspectSeen:
         exit_code=state.exit_code if status is EngineStatus.STOPPED else None,
         error=state.error,
         labels=seen.config.labels or {},
+        cgroup_parent=seen.host_config.cgroup_parent,
         gpus=_gpus(seen),
     )
 

@@ -6,7 +6,6 @@ may still land at any time, so its return is told too, however late.
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, assert_never
@@ -24,6 +23,7 @@ from ds01d.adapters.docker import (
 from ds01d.adapters.docker_errors import permission_lags, readable, task_left_over
 from ds01d.adapters.docker_reading import Unreadable
 from ds01d.adapters.engine_look import Ghosts, Looker
+from ds01d.adapters.own_thread import begin
 from ds01d.core.effects import (
     AnyOrder,
     CreateContainer,
@@ -41,7 +41,8 @@ from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import EngineId, SlotId
 from ds01d.model.permission import MountProof, Permission, SlotDevice
 
-#: Seconds after a write of ours in which a start may meet the engine's older view of it (facts/nvml.md §8).
+#: Seconds after a write of ours in which a start may meet the engine's older view of it: its cache follows inotify, and
+#: on Docker 28.5 a fifth of the starts right after a first write found no device.
 LAG_S: Final = 2.0
 #: How many writes are remembered for that.
 WRITES_MAX: Final = 1024
@@ -168,34 +169,17 @@ class Hands:
     # --- permissions
 
     async def _permission_order(self, order: _PermissionOrder, late: Callable[[Answer], None]) -> Answer:
-        loop = asyncio.get_running_loop()
-        returned: asyncio.Future[Answer] = loop.create_future()
         try:
             work = self._permission_work(order)
         except LookupError as error:
-            return _failed(order, str(error), kind="disk")
-
-        def run() -> None:
-            answer: Answer
-            try:
-                work()
-            except OSError as error:
-                answer = _failed(order, f"cannot write the permission: {error.strerror or error}", kind="disk")
-            except Exception as error:  # noqa: BLE001 - a thread has nobody else to tell, and an answer is owed
-                answer = _failed(order, f"cannot write the permission: {error}", kind="disk")
-            else:
-                answer = Done(container=order.container, order=order.order)
-            with contextlib.suppress(RuntimeError):  # the daemon is gone: its successor looks at the disk
-                loop.call_soon_threadsafe(_set, returned, answer)
-
-        # A thread of its own may hang in a frozen disk for ever: no pool that others wait for, and no exit held up.
-        threading.Thread(target=run, name=f"permission {order.container}", daemon=True).start()
-        done, _ = await asyncio.wait([returned], timeout=order.timeout_s)
+            return _failed(order, str(error.args[0]), kind="disk")
+        returned = begin(work, f"permission {order.container}")
+        await asyncio.wait([returned], timeout=order.timeout_s)
         if isinstance(order, Permit):
             self._remember_write(order.engine_id)
-        if done:
-            return returned.result()
-        returned.add_done_callback(lambda future: None if future.cancelled() else late(future.result()))
+        if returned.done():
+            return _written(order, returned)
+        returned.add_done_callback(lambda future: None if future.cancelled() else late(_written(order, future)))
         message = f"the disk did not take the permission within {order.timeout_s:g} s"
         return Uncertain(container=order.container, order=order.order, message=message)
 
@@ -246,9 +230,15 @@ class Hands:
         return Done(container=order.container, order=order.order)
 
 
-def _set(future: "asyncio.Future[Answer]", answer: Answer) -> None:
-    if not future.done():
-        future.set_result(answer)
+def _written(order: _PermissionOrder, returned: "asyncio.Future[None]") -> Done | Failed:
+    verb = "write" if isinstance(order, Permit) else "remove"
+    match returned.exception():
+        case None:
+            return Done(container=order.container, order=order.order)
+        case OSError() as error:
+            return _failed(order, f"cannot {verb} the permission: {error.strerror or error}", kind="disk")
+        case error:
+            return _failed(order, f"cannot {verb} the permission: {error}", kind="disk")
 
 
 def _failed(order: AnyOrder, message: str, *, kind: str = "engine", hint: str = "", again: bool = False) -> Failed:

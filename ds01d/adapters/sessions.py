@@ -1,0 +1,327 @@
+"""Shells that outlive the daemon: the client talks to the engine itself, we keep a duplicate of its connection.
+
+A client that stops reading holds the engine's die event back for ever (moby #53614), and the GPU with it; a shutdown of
+the duplicate cures that at once. So duplicate and client's pidfd are kept here and with systemd, from which the next
+daemon gets them back. Who may open a shell in which container is decided elsewhere.
+"""
+
+import asyncio
+import os
+import secrets
+import select
+import signal
+import socket
+import stat
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ds01d.adapters.docker import DockerEngine, EngineError, EngineRefused
+from ds01d.adapters.docker_reading import Unreadable
+from ds01d.adapters.procfs import Procfs
+from ds01d.adapters.sessions_socket import attach
+from ds01d.adapters.systemd import Inherited, Notifier
+from ds01d.model.errors import NotFound, TooMany
+from ds01d.model.ids import EngineId, Uid
+
+PER_USER: Final = 20
+#: Seconds in which a ticket has to be used, and from SIGHUP to SIGKILL.
+TICKET_S: Final = 5.0
+HANG_UP_S: Final = 5.0
+#: A sequence that nobody types: the usual one would end the session.
+DETACH_KEYS: Final = "ctrl-_,ctrl-_,ctrl-_,ctrl-^"
+#: Where systemd does not say how many descriptors it keeps: as many as the unit file asks for.
+KEPT: Final = 512
+_STORED: Final = "exec-"
+_FDS_EACH: Final = 2
+
+
+class Ticket(NamedTuple):
+    """What a client shows to get its connection: once, as the same uid, within five seconds."""
+
+    exec_id: str
+    ticket: str
+
+
+class ExecResult(NamedTuple):
+    """Where an exec stands; a code of 126 or 127 says that its command could not be run."""
+
+    container: EngineId
+    running: bool
+    exit_code: int | None
+
+
+class _Said(msgspec.Struct):
+    """What the engine says of an exec."""
+
+    container: str = msgspec.field(name="ContainerID", default="")
+    running: bool = msgspec.field(name="Running", default=False)
+    exit_code: int | None = msgspec.field(name="ExitCode", default=None)
+    pid: int = msgspec.field(name="Pid", default=0)
+
+
+class _Session:
+    """One exec whose connection we hold."""
+
+    def __init__(self, exec_id: str, container: EngineId, uid: Uid, connection: socket.socket) -> None:
+        self.exec_id = exec_id
+        self.container = container
+        self.uid = uid
+        self.connection = connection
+        self.client: int | None = None
+        self.ticket: str | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def stored_as(self) -> str:
+        """Its name in systemd's store; all that the next daemon needs to know stands in it."""
+        return f"{_STORED}{self.exec_id}-{self.container}-{self.uid}"
+
+
+class Sessions:
+    """Every shell that is open through us. Use it in the event loop only; `close` leaves the shells alive."""
+
+    def __init__(self, engine: DockerEngine, notifier: Notifier, procfs: Procfs) -> None:
+        self._engine = engine
+        self._notifier = notifier
+        self._procfs = procfs
+        self._open: dict[str, _Session] = {}
+        self._starting: Counter[Uid] = Counter()
+        self._ending: set[asyncio.Task[None]] = set()
+        # One set for all: a socket is watched for the hang-up alone, which asyncio's readers cannot do.
+        self._epoll = select.epoll()
+        self._watched: dict[int, _Session] = {}
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._woken)
+
+    # --- a shell's life
+
+    async def start(  # noqa: PLR0913 - what an exec is made of
+        self,
+        engine_id: EngineId,
+        argv: tuple[str, ...],
+        *,
+        user: str,
+        env: Mapping[str, str],
+        tty: bool,
+        workdir: str | None,
+        size: tuple[int, int] | None,
+        uid: Uid,
+    ) -> Ticket:
+        """Start a process in a running container; `user` is uid:gid in it, `size` rows and columns, `uid` who asks."""
+        self._check_room(uid)
+        self._starting[uid] += 1
+        try:
+            exec_id = await self._engine.exec_create(
+                engine_id, argv, user=user, env=env, tty=tty, workdir=workdir, detach_keys=DETACH_KEYS
+            )
+            connection = await attach(self._engine.socket, exec_id, tty=tty, size=size)
+            session = _Session(exec_id, engine_id, uid, connection)
+            self._adopt(session)
+        finally:
+            self._starting[uid] -= 1
+        session.ticket = secrets.token_urlsafe(24)
+        session.expiry = asyncio.get_running_loop().call_later(TICKET_S, self._end_soon, session)
+        try:
+            self._notifier.store(session.stored_as, [connection.fileno()])
+        except OSError as error:
+            self._end_soon(session)
+            raise TooMany("cannot keep another shell with systemd now", hint="try again in a moment") from error
+        return Ticket(exec_id, session.ticket)
+
+    async def claim(self, ticket: str, uid: Uid, client: int) -> tuple[str, int]:
+        """Give an exec's id and connection for its ticket; the caller closes it, and its own pidfd `client`."""
+        session = next((s for s in self._open.values() if s.ticket is not None and _same(s.ticket, ticket)), None)
+        if session is None or session.uid != uid:
+            raise NotFound("no such ticket", hint="a ticket is good once and for five seconds: ask for another")
+        session.ticket = None
+        if session.expiry is not None:
+            session.expiry.cancel()
+        session.client = os.dup(client)
+        handed = os.dup(session.connection.fileno())
+        try:
+            self._watch(session, session.client, select.EPOLLIN)
+            self._notifier.store(session.stored_as, [session.client])
+            # Handed out only when systemd has both: else a daemon that dies now leaves a shell that nobody can cut.
+            await self._notifier.barrier()
+        except (OSError, TimeoutError) as error:
+            os.close(handed)
+            self._end_soon(session)
+            raise TooMany("cannot keep another shell with systemd now", hint="try again in a moment") from error
+        return session.exec_id, handed
+
+    def cut(self, engine_id: EngineId) -> int:
+        """Shut down every connection into a container; says how many there were."""
+        inside = [session for session in self._open.values() if session.container == engine_id]
+        for session in inside:
+            _shut(session)
+        return len(inside)
+
+    def count(self, uid: Uid) -> int:
+        """How many shells a user has open or is opening."""
+        return self._starting[uid] + sum(session.uid == uid for session in self._open.values())
+
+    async def resize(self, exec_id: str, rows: int, cols: int) -> None:
+        """Tell a shell's terminal its size."""
+        await self._engine.exec_resize(exec_id, rows, cols)
+
+    async def result(self, exec_id: str) -> ExecResult:
+        """Whether an exec still runs, how it ended, and in which container it is; the engine forgets it with that."""
+        said = await self._said(exec_id)
+        return ExecResult(EngineId(said.container), said.running, None if said.running else said.exit_code)
+
+    async def restore(self, stored: Iterable[Inherited]) -> int:
+        """Take back what systemd kept for us, end what nobody claimed, drop what is over; says how many are open."""
+        kept: dict[str, list[int]] = {}
+        for name, fd in stored:
+            if name.startswith(_STORED):
+                kept.setdefault(name, []).append(fd)
+        await asyncio.gather(*(self._take_back(name, fds) for name, fds in kept.items()))
+        return len(self._open)
+
+    async def close(self) -> None:
+        """Let go of everything here; the shells go on, and systemd keeps what the next daemon needs."""
+        asyncio.get_running_loop().remove_reader(self._epoll.fileno())
+        self._epoll.close()
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        for session in tuple(self._open.values()):
+            self._let_go(session)
+
+    # --- inside
+
+    def _check_room(self, uid: Uid) -> None:
+        if self.count(uid) >= PER_USER:
+            hint = "container-exit or the end of its command closes one"
+            raise TooMany(f"cannot open another shell: you have {PER_USER}, which is all one may have", hint=hint)
+        room = KEPT if self._notifier.kept is None else self._notifier.kept
+        taken = len(self._open) + self._starting.total()
+        if self._notifier.listens and (taken + 1) * _FDS_EACH > room:
+            hint = "an operator raises FileDescriptorStoreMax= of ds01d.service"
+            raise TooMany(f"cannot open another shell: this server keeps at most {room // _FDS_EACH} alive", hint=hint)
+
+    def _adopt(self, session: _Session) -> None:
+        self._open[session.exec_id] = session
+        # No event is asked for: a hang-up of both directions is always told.
+        self._watch(session, session.connection.fileno(), 0)
+
+    def _watch(self, session: _Session, fd: int, events: int) -> None:
+        self._watched[fd] = session
+        self._epoll.register(fd, events)
+
+    def _woken(self) -> None:
+        for fd, _ in self._epoll.poll(0):
+            session = self._watched.get(fd)
+            if session is not None:
+                self._end_soon(session)
+
+    def _end_soon(self, session: _Session) -> None:
+        """Its client or its engine is gone, or nobody came for it: see to the rest, once."""
+        if self._open.pop(session.exec_id, None) is None:
+            return
+        for fd in (session.connection.fileno(), session.client):
+            if fd is not None and self._watched.pop(fd, None) is not None:
+                self._epoll.unregister(fd)
+        if session.expiry is not None:
+            session.expiry.cancel()
+        task = asyncio.create_task(self._end(session), name=f"end of exec {session.exec_id[:12]}")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, session: _Session) -> None:
+        _shut(session)
+        try:
+            await self._hang_up(session)
+        finally:
+            # Kept by systemd until the process has ended: a daemon that dies before that has it all to do again.
+            if not asyncio.current_task().cancelling():  # type: ignore[union-attr] # this is a task
+                self._notifier.forget(session.stored_as)
+            self._let_go(session)
+
+    async def _hang_up(self, session: _Session) -> None:
+        """End the exec's process as a closing terminal does; a client that goes leaves it running otherwise."""
+        try:
+            pid = (await self._said(session.exec_id)).pid
+            pidfd = self._procfs.pidfd(pid) if pid else None
+            if pidfd is None:
+                return
+        except (EngineError, Unreadable):
+            return
+        try:
+            # The pid may be another's by now: it has to be the engine's word still, and in the container's cgroup.
+            text = self._procfs.cgroup_text(pid) or ""
+            if session.container not in text or not (await self._said(session.exec_id)).running:
+                return
+            for number in (signal.SIGHUP, signal.SIGKILL):
+                signal.pidfd_send_signal(pidfd, number)
+                if await _ended(pidfd, HANG_UP_S):
+                    return
+        except (EngineError, Unreadable, ProcessLookupError):
+            return
+        finally:
+            os.close(pidfd)
+
+    async def _said(self, exec_id: str) -> _Said:
+        return msgspec.convert(await self._engine.exec_inspect(exec_id), _Said)
+
+    async def _take_back(self, name: str, fds: list[int]) -> None:
+        exec_id, _, rest = name.removeprefix(_STORED).partition("-")
+        container, _, uid = rest.partition("-")
+        sockets = [fd for fd in fds if stat.S_ISSOCK(os.fstat(fd).st_mode)]
+        clients = [fd for fd in fds if fd not in sockets]
+        for fd in sockets[1:] + clients[1:]:
+            os.close(fd)
+        if not sockets or not uid.isdigit():
+            for fd in sockets[:1] + clients[:1]:
+                os.close(fd)
+            self._notifier.forget(name)
+            return
+        session = _Session(exec_id, EngineId(container), Uid(int(uid)), socket.socket(fileno=sockets[0]))
+        self._adopt(session)
+        if clients:
+            session.client = clients[0]
+            self._watch(session, clients[0], select.EPOLLIN)
+        over = False
+        with suppress(EngineError, Unreadable):  # an engine that says nothing ends no shell
+            try:
+                over = not (await self._said(exec_id)).running
+            except EngineRefused as refused:
+                over = refused.absent
+        # A connection without a client is one that nobody claimed before the last daemon ended.
+        if over or not clients:
+            self._end_soon(session)
+
+    def _let_go(self, session: _Session) -> None:
+        self._open.pop(session.exec_id, None)
+        session.connection.close()
+        if session.client is not None:
+            os.close(session.client)
+            session.client = None
+        if session.expiry is not None:
+            session.expiry.cancel()
+
+
+def _shut(session: _Session) -> None:
+    with suppress(OSError):  # it hung up by itself
+        session.connection.shutdown(socket.SHUT_RDWR)
+
+
+def _same(one: str, other: str) -> bool:
+    return secrets.compare_digest(one.encode(), other.encode())
+
+
+async def _ended(pidfd: int, timeout_s: float) -> bool:
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(pidfd, over.set)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await over.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
