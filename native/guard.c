@@ -399,8 +399,6 @@ static refusal parse_grant_head(struct span *rest, const char *container, const 
     struct span line, word;
     if (memchr(rest->at, '\0', length_of(*rest)) != NULL || !cut(rest, '\n', &line))
         return torn;
-    if (rest->at < rest->end && rest->end[-1] != '\n')
-        return torn;
     if (!cut(&line, ' ', &word) || !is_name(word))
         return torn;
     bool same_container = same(word, container);

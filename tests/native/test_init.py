@@ -188,13 +188,15 @@ def test_it_leaves_when_the_last_process_has_ended_and_not_before(space: Space, 
 
 
 def test_it_stays_with_a_process_that_does_not_end(space: Space, tmp_path: Path) -> None:
-    space.enter("sh", "-c", f"trap '' TERM HUP; echo >{tmp_path}/up; while :; do sleep 0.05; done")
+    stubborn = f"trap '' TERM; trap 'echo >{tmp_path}/hup' HUP; echo >{tmp_path}/up; while :; do sleep 0.05; done"
+    space.enter("setsid", "sh", "-c", stubborn)
     until((tmp_path / "up").exists, "the stubborn one is up")
 
     os.kill(space.pid, signal.SIGTERM)
 
     with pytest.raises(subprocess.TimeoutExpired):
         space.outer.wait(1)
+    assert not (tmp_path / "hup").exists()  # no terminal, so it is no shell
 
 
 def test_a_stop_is_passed_on_once_and_again_when_asked_again(space: Space, tmp_path: Path) -> None:
@@ -220,6 +222,21 @@ def test_a_shell_at_its_prompt_does_not_hold_up_a_stop(space: Space) -> None:
     _read_until(master, b"ready")
 
     assert space.stop() < 1
+    os.close(master)
+
+
+def test_a_program_on_a_terminal_that_takes_its_time_is_not_hung_up(space: Space, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never")
+    pause = f"read -t {{}} <>{tmp_path}/never"  # without a child: it is the only process there
+    saving = f"trap '{pause.format(0.5)}; echo saved >{tmp_path}/saved; exit' TERM; echo ready; "
+    saving += f"while :; do {pause.format(0.05)}; done"
+    master, terminal = pty.openpty()
+    space.enter("setsid", "--ctty", "bash", "-c", saving, fd=terminal)
+    os.close(terminal)
+    _read_until(master, b"ready")
+
+    assert space.stop() < 1.5
+    assert (tmp_path / "saved").read_text() == "saved\n"
     os.close(master)
 
 
