@@ -1,9 +1,9 @@
 """The circle: event → core → save → act. The only caller of the core, and it never waits for the disk.
 
-Everything that happens is put into one inbox. The loop takes it in, one event after the other, and the core answers with
-changes and effects. Those rest on a revision of the state. They are kept back, in order, until a save of that revision
-or a later one has succeeded: so whatever the world was asked to do, the ledger on disk knew of it before. While one save
-is under way the core goes on, and the next save takes all that has gathered meanwhile.
+Everything that happens is put into one inbox. The loop takes it in, one event after the other, and the core answers
+with changes and effects. Those rest on a revision of the state. They are kept back, in order, until a save of that
+revision or a later one has succeeded: so whatever the world was asked to do, the ledger on disk knew of it before.
+While one save is under way the core goes on, and the next save takes all that has gathered meanwhile.
 
 A look changes nothing and is let go at once. When the disk does not take the state, the door refuses every change, no
 deadline fires, observations and answers are still taken in, and the newest snapshot is tried again.

@@ -45,7 +45,7 @@ class Runner:
                 answer = await self._hands.perform(order, self._post)
         except TimeoutError:
             log.warning("order.stuck", order=type(order).__name__, container=order.container)
-        except Exception as fault:  # a bug in a hand must not leave its order without an answer
+        except Exception as fault:  # noqa: BLE001  # a bug in a hand must not leave its order without an answer
             log.exception("order.stumbled", order=repr(order)[:500])
             answer = Uncertain(container=order.container, order=order.order, message=str(fault)[:200], returned=True)
         self._post(answer)
