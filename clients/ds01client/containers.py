@@ -1,0 +1,225 @@
+"""The commands that ask the daemon for one thing and show its answer: create, start, stop, list, cleanup, why."""
+
+import posix
+
+from ds01client.options import (
+    DRY_RUN,
+    HELP,
+    JSON,
+    PATH,
+    PATHS,
+    USER,
+    WHOLE,
+    YES,
+    Command,
+    Given,
+    Option,
+    UsageError,
+    help_text,
+    parse,
+)
+from ds01client.wire import Answer, call, write
+
+GPU_WISHES = (
+    Option("-g --gpus", "N", "how many GPUs or MIG slices (1)", param="gpus", kind=WHOLE),
+    Option("--gpu-type", "KIND", "any, full (whole GPUs), mig, or a profile such as 2g.20gb", param="gpu_type"),
+    Option("--gpu-memory", "SIZE", "with at least so much memory, such as 40g", param="gpu_memory"),
+)
+CPU_ONLY = Option("--cpu-only", "", "without a GPU", param="cpu_only")
+NETWORK = Option("--network", "host", "the host's own network (operators)")
+#: What a wish for a container consists of; `ds01-run` takes the same.
+WISHES = (
+    *GPU_WISHES,
+    CPU_ONLY,
+    Option("-w --workspace", "DIR", "what is at /workspace (~/workspace)", param="workspace", kind=PATH),
+    Option("-d --data", "DIR", "show this directory inside too; may be given again", param="data", kind=PATHS),
+    Option("-m --models", "DIR", "the same, for models", param="models", kind=PATHS),
+    NETWORK,
+)
+IMAGE = Option("--image", "IMAGE", "the same as naming it after NAME", param="image")
+_ALL = Option("-a --all", "", "all of them", param="all")
+_NAME = ("[NAME]", "which container; on a terminal you may choose from a list instead")
+
+CREATE = Command(
+    "container-create",
+    "make a container that has a GPU, and keep it for you, stopped",
+    operands=(
+        ("NAME", "how you want to call it: letters, digits, - and _"),
+        ("[IMAGE]", "what it is made from; without it, your own image called NAME"),
+    ),
+    options=(IMAGE, *WISHES, USER, DRY_RUN),
+    text="Your files in /workspace are those in your workspace directory: they stay when the container goes.",
+    examples=(
+        ("container-create thesis pytorch", "one GPU or MIG slice, whichever is free"),
+        ("container-create thesis pytorch --gpus 2", "two of them, or none"),
+        ("container-create notes pytorch --cpu-only", "without a GPU"),
+        ("container-run thesis", "afterwards: start it and open a shell in it"),
+    ),
+)
+START = Command(
+    "container-start",
+    "start a container and leave it running",
+    operands=(_NAME,),
+    options=(USER, DRY_RUN),
+    text="A container that still holds its GPU gets the same one; one that is parked asks for a GPU anew.",
+    examples=(("container-start thesis", "start it"), ("container-run thesis", "start it and open a shell in it")),
+)
+STOP = Command(
+    "container-stop",
+    "stop a container; its GPU is held for a while, so that you can go on",
+    operands=(_NAME,),
+    options=(
+        Option("-t --time", "DURATION", "let it end by itself for so long, such as 30s", param="grace"),
+        Option("-f --force", "", "end it at once", param="force"),
+        Option("--release", "", "give its GPU back at once; its files stay", param="release"),
+        _ALL,
+        USER,
+        DRY_RUN,
+        YES,
+    ),
+    examples=(
+        ("container-stop thesis", "stop it and keep its GPU for a while"),
+        ("container-stop thesis --release", "stop it, if it runs, and give its GPU back now"),
+        ("container-stop --all", "all of yours"),
+    ),
+)
+LIST = Command(
+    "container-list",
+    "your containers, in any state",
+    options=(
+        Option("-a --all", "", "everybody's (operators)", param="all"),
+        Option("--user", "NAME", "this person's (operators)", param="user"),
+        Option("-w --wide", "", "with deadlines", param="wide"),
+    ),
+)
+_CLEANUP_OPTIONS = (
+    Option("-f --force", "", "even if it is running", param="force"),
+    _ALL,
+    USER,
+    DRY_RUN,
+    YES,
+)
+_CLEANUP_TEXT = "Gone is what was installed or written outside /workspace. Your workspace directory stays as it is."
+
+
+def _cleanup(name: str, summary: str) -> Command:
+    return Command(
+        name,
+        summary,
+        operands=(_NAME,),
+        options=_CLEANUP_OPTIONS,
+        text=_CLEANUP_TEXT,
+        examples=(
+            (f"{name} thesis", "show what that frees, ask, and do it"),
+            (f"{name} thesis --yes", "do not ask"),
+            (f"{name} --all --dry-run", "what there is to remove"),
+        ),
+    )
+
+
+CLEANUP = _cleanup("container-cleanup", "remove a container and free its GPU")
+REMOVE = _cleanup("container-remove", "the same as container-cleanup")
+WHY = Command(
+    "container-why",
+    "why a container is as it is, and what will happen to it when",
+    operands=(_NAME,),
+    options=(USER,),
+)
+COMMANDS = {c.name: c for c in (CREATE, START, STOP, LIST, CLEANUP, REMOVE, WHY)}
+
+#: An engine may take minutes to stop or remove; the daemon gives up before we do. Seconds.
+_PATIENCE_S = 3600.0
+
+
+def main(name: str, words: list[str]) -> int:
+    """Run one of these commands."""
+    command = COMMANDS[name]
+    given = parse(command, words)
+    if given.has(HELP):
+        write(1, help_text(command).encode())
+        return 0
+    match name:
+        case "container-list":
+            return shown(call("container.list", given.params, show=form(given), again=True), given)
+        case "container-create":
+            return _create(given)
+        case "container-start":
+            name_one(command, given)
+            return change(given, "container.start", request_id=True)
+        case "container-stop":
+            name_one(command, given)
+            return change(given, "container.stop", confirm=given.has(_ALL))
+        case "container-why":
+            name_one(command, given)
+            return shown(call("container.why", given.params, show=form(given), again=True), given)
+        case _:
+            name_one(command, given)
+            return change(given, "container.remove", confirm=True)
+
+
+def _create(given: Given) -> int:
+    if "name" not in given.params:
+        raise UsageError("what is it to be called? container-create NAME IMAGE")
+    settle_wishes(given)
+    return change(given, "container.create", request_id=True)
+
+
+def settle_wishes(given: Given) -> None:
+    """What two options say together, and what a parameter is called otherwise."""
+    image = given.options.get(IMAGE.name)
+    if image is not None and len(given.operands) > 1:
+        raise UsageError(f"two images, {given.operands[1]!r} and {image!r}: name one")
+    if given.has(CPU_ONLY) and (both := [o.name for o in GPU_WISHES if given.has(o)]):
+        raise UsageError(f"--cpu-only means no GPU, and {both[0]} asks for one: leave one of them out")
+    network = given.options.get(NETWORK.name)
+    if network not in (None, "host"):
+        raise UsageError(f"--network expects host, and was given {network!r}; without it a container has its own")
+    if network:
+        given.params["network_host"] = True
+
+
+def name_one(command: Command, given: Given) -> None:
+    """See that a container is named, or all are meant; on a terminal, ask which one."""
+    if given.has(_ALL):
+        if given.operands:
+            raise UsageError(f"--all means every one, and {given.operands[0]!r} is one: leave one of them out")
+        return
+    if "name" in given.params:
+        return
+    from ds01client.asking import choose_container  # noqa: PLC0415  # needed by people at a terminal only
+
+    choose_container(command, given)
+
+
+def change(given: Given, method: str, *, confirm: bool = False, request_id: bool = False) -> int:
+    """Ask for a change and show what came of it; with `confirm`, show what it would be and ask before."""
+    if confirm and not given.has(DRY_RUN) and not given.has(YES):
+        from ds01client.asking import agreed  # noqa: PLC0415  # as above
+
+        code = agreed(given, method)
+        if code is not None:
+            return code
+    if request_id:
+        given.params["request_id"] = posix.urandom(8).hex()
+    try:
+        return shown(call(method, given.params, show=form(given), patience_s=_PATIENCE_S, again=request_id), given)
+    except KeyboardInterrupt:
+        write(2, f"\n{GOES_ON.format(name=given.params.get('name', ''))}\n".encode())
+        raise
+
+
+#: Said when somebody stops waiting.
+GOES_ON = "ds01d goes on with it: `container-list` shows how it stands, `container-why {name}` why"
+
+
+def form(given: Given) -> str:
+    """What the answer is to be."""
+    return "json" if given.has(JSON) else "text"
+
+
+def shown(answer: Answer, given: Given) -> int:
+    """Data to stdout, messages to stderr; the exit code that goes with it."""
+    if answer.message:
+        write(2, f"{answer.message}\n".encode())
+    write(1 if answer.exit_code == 0 or given.has(JSON) else 2, answer.body)
+    return answer.exit_code

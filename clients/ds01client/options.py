@@ -1,0 +1,245 @@
+"""What a command takes: one table, from which its arguments are read and its help is written.
+
+Not argparse: that takes twice as long to import as a whole command may take to run.
+"""
+
+import posix
+
+#: What is given with an option.
+FLAG = "flag"
+TEXT = "text"
+WHOLE = "whole number"
+PATH = "path"
+#: As PATH, and may be given several times.
+PATHS = "paths"
+
+_COLUMN = 24
+_DIGITS_MAX = 9
+
+
+class UsageError(Exception):
+    """The arguments cannot be meant: says which one and what was expected."""
+
+
+class Declined(Exception):
+    """Nothing was done, and that is no fault: there was nothing to do it with, or somebody said no."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        #: What the command ends with.
+        self.exit_code = exit_code
+
+
+class Option:
+    """One option: how it is written, what it becomes, what it means."""
+
+    __slots__ = ("flags", "help", "kind", "param", "word")
+
+    def __init__(self, flags: str, word: str, help_: str, *, param: str = "", kind: str = "") -> None:
+        #: `-f --force`: the short form may be missing.
+        self.flags = tuple(flags.split())
+        #: What stands for its value in the help; empty: it takes none.
+        self.word = word
+        self.help = help_
+        #: The parameter of the request that it becomes; empty: it is for the client alone.
+        self.param = param
+        self.kind = kind or (TEXT if word else FLAG)
+
+    @property
+    def name(self) -> str:
+        """Its long form, by which a command asks for it."""
+        return self.flags[-1]
+
+
+class Command:
+    """All there is to know of one command before it runs."""
+
+    __slots__ = ("examples", "name", "operands", "options", "rest", "summary", "text")
+
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        *,
+        operands: "tuple[tuple[str, str], ...]" = (),
+        rest: str = "",
+        options: tuple[Option, ...] = (),
+        text: str = "",
+        examples: "tuple[tuple[str, str], ...]" = (),
+    ) -> None:
+        self.name = name
+        #: One line, as in the list of all commands.
+        self.summary = summary
+        #: (NAME or [NAME], what it is); the parameter is its name in small letters.
+        self.operands = operands
+        #: What may follow `--`.
+        self.rest = rest
+        self.options = (*options, JSON, HELP)
+        self.text = text
+        #: (command line, what it does).
+        self.examples = examples
+
+
+JSON = Option("--json", "", "print the answer as JSON")
+HELP = Option("-h --help", "", "show this")
+YES = Option("-y --yes", "", "do not ask")
+USER = Option("--user", "NAME", "act for this person (operators)", param="user")
+DRY_RUN = Option("--dry-run", "", "say what would happen, and do nothing", param="dry_run")
+
+
+class Given:
+    """What somebody asked for."""
+
+    __slots__ = ("operands", "options", "params", "rest")
+
+    def __init__(self) -> None:
+        #: Parameters of the request.
+        self.params: dict[str, object] = {}
+        #: Options for the client, by long form.
+        self.options: dict[str, object] = {}
+        self.operands: list[str] = []
+        #: What came after `--`; None: no `--`.
+        self.rest: list[str] | None = None
+
+    def has(self, option: Option) -> bool:
+        """Whether it was given."""
+        return option.name in self.options
+
+
+def parse(command: Command, words: list[str]) -> Given:
+    """Read the arguments of a command; `--help` makes everything else irrelevant."""
+    given = Given()
+    todo = list(words)
+    while todo:
+        word = todo.pop(0)
+        if word == "--":
+            given.rest = todo
+            break
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            _take(command, given, flag, value if equals else None, todo)
+        elif word.startswith("-") and word != "-":
+            _cluster(command, given, word[1:], todo)
+        else:
+            given.operands.append(word)
+    if given.has(HELP):
+        return given
+    _operands(command, given)
+    return given
+
+
+def _cluster(command: Command, given: Given, letters: str, todo: list[str]) -> None:
+    """`-fa`, `-t30s`, `-t 30s`."""
+    while letters:
+        flag, letters = f"-{letters[0]}", letters[1:]
+        option = _find(command, flag)
+        if option.kind == FLAG:
+            _take(command, given, flag, None, todo)
+        else:
+            _take(command, given, flag, letters or None, todo)
+            return
+
+
+def _find(command: Command, flag: str) -> Option:
+    for option in command.options:
+        if flag in option.flags:
+            return option
+    from difflib import get_close_matches  # noqa: PLC0415  # slow to import, and needed by mistakes only
+
+    known = [f for o in command.options for f in o.flags]
+    near = get_close_matches(flag, known, 1)
+    raise UsageError(f"there is no option {flag}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def _take(command: Command, given: Given, flag: str, value: str | None, todo: list[str]) -> None:
+    option = _find(command, flag)
+    if option.kind == FLAG:
+        if value is not None:
+            raise UsageError(f"{flag} takes no value, and was given {value!r}")
+        meant: object = True
+    else:
+        if value is None:
+            if not todo or todo[0] == "--":
+                raise UsageError(f"{flag} needs a value: {flag} {option.word}")
+            value = todo.pop(0)
+        meant = _meant(option, flag, value)
+    if option.kind == PATHS:
+        before = given.params.get(option.param, [])
+        assert isinstance(before, list)
+        meant = [*before, meant]
+    given.options[option.name] = meant
+    if option.param:
+        given.params[option.param] = meant
+
+
+def _meant(option: Option, flag: str, value: str) -> object:
+    if not value:
+        raise UsageError(f"{flag} needs a value, and was given an empty one: {flag} {option.word}")
+    if option.kind == WHOLE:
+        if not (value.isascii() and value.isdigit()) or len(value) > _DIGITS_MAX:
+            raise UsageError(f"{flag} expects a whole number, such as {flag} 2, and was given {value!r}")
+        return int(value)
+    if option.kind in (PATH, PATHS):
+        return absolute(value)
+    return value
+
+
+def absolute(path: str) -> str:
+    """The daemon has another working directory; what the shell left of `~` is done here."""
+    if path == "~" or path.startswith("~/"):
+        home = posix.environ.get(b"HOME", b"").decode(errors="surrogateescape")
+        return (home or "~") + path[1:]
+    if path.startswith("/"):
+        return path
+    here = posix.getcwd()
+    while path.startswith("./"):
+        path = path[2:].lstrip("/")
+    return here if path in ("", ".") else f"{here.rstrip('/')}/{path}"
+
+
+def _operands(command: Command, given: Given) -> None:
+    names = [shown for shown, _ in command.operands]
+    if len(given.operands) > len(names):
+        extra = given.operands[len(names)]
+        if command.rest:
+            raise UsageError(f"put -- before the command: {command.name} {' '.join(names)} -- {extra} …")
+        raise UsageError(f"cannot tell what {extra!r} is for: it takes {' '.join(names) or 'no names'}")
+    if given.rest and not command.rest:
+        raise UsageError(f"cannot tell what {given.rest[0]!r} after -- is for")
+    for shown, word in zip(names, given.operands, strict=False):
+        if not word:
+            raise UsageError(f"{shown.strip('[]')} is empty")
+        given.params[shown.strip("[]").lower()] = word
+
+
+def usage(command: Command) -> str:
+    """The line that shows how it is written."""
+    words = [command.name, *[shown for shown, _ in command.operands]]
+    words += ["[options]"]
+    words += [command.rest] if command.rest else []
+    return "usage: " + " ".join(words)
+
+
+def help_text(command: Command) -> str:
+    """What `--help` shows."""
+    parts = [usage(command), "", command.summary]
+    if command.text:
+        parts += ["", command.text]
+    if command.operands:
+        parts += ["", *[_row(shown.strip("[]"), meaning) for shown, meaning in command.operands]]
+    parts += ["", *[_row(_flags(o), o.help) for o in command.options]]
+    if command.examples:
+        width = max(_COLUMN - 4, *[len(line) for line, _ in command.examples])
+        parts += ["", "examples:", *[f"  {line:{width}}  {meaning}" for line, meaning in command.examples]]
+    return "\n".join(parts) + "\n"
+
+
+def _flags(option: Option) -> str:
+    flags = ", ".join(option.flags)
+    if len(option.flags) == 1:
+        flags = f"    {flags}"
+    return f"{flags} {option.word}".rstrip()
+
+
+def _row(left: str, right: str) -> str:
+    return f"  {left:{_COLUMN}} {right}" if len(left) <= _COLUMN else f"  {left}\n  {'':{_COLUMN}} {right}"
