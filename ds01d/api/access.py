@@ -4,6 +4,7 @@ from typing import Protocol
 
 import msgspec
 
+from ds01d.api.params import Listing, Own
 from ds01d.model.actor import Actor
 from ds01d.model.errors import Denied, Invalid
 
@@ -54,9 +55,11 @@ class Everybodys:
     words = "one's own; `all` for operators only"
 
     def admit(self, actor: Actor, wish: msgspec.Struct) -> None:
-        """Refuse `all` to who is no operator."""
-        if getattr(wish, "all", False) and not actor.operator:
-            raise Denied("cannot show everybody's: only operators may see it", hint="leave `all` out to see your own")
+        """Refuse others' to who is no operator."""
+        assert isinstance(wish, Listing)
+        others = wish.all or (wish.user is not None and wish.user != actor.name)
+        if others and not actor.operator:
+            raise Denied("cannot show other people's: only operators may see it", hint="leave it out to see your own")
 
 
 class Operator:
@@ -74,7 +77,9 @@ class Operator:
 
 
 def _for_whom(actor: Actor, wish: msgspec.Struct) -> None:
-    named: str | None = getattr(wish, "user", None)
+    if not isinstance(wish, Own):
+        return
+    named = wish.user
     if named is None and actor.uid == 0:
         raise Invalid("cannot tell for whom: root has to name a user", hint="name one with `--user NAME`")
     if named is not None and named != actor.name and not actor.operator:

@@ -6,14 +6,16 @@ from typing import Any
 
 import msgspec
 
-from ds01d.api.access import ANYONE, EVERYBODYS, Access
+from ds01d.api.access import ANYONE, EVERYBODYS, OPERATOR, OWNER, SELF, Access
 from ds01d.api.desk import Caller, Desk
-from ds01d.api.handlers import container, system
-from ds01d.api.params import Nothing, Params
-from ds01d.model.errors import AccountsSilent, Bug, Denied, Refused, TooMany
+from ds01d.api.handlers import container, creating, machine, operation, shells, system
+from ds01d.api.params import Listing, Nothing, Params
+from ds01d.core.views.containers import WhyView
+from ds01d.core.views.operations import OperationView
+from ds01d.model import errors as no
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Method:
     """One method. `run` takes exactly `params` and gives exactly `result`; the pair differs from row to row."""
 
@@ -21,31 +23,63 @@ class Method:
     params: type[Params]
     result: type[msgspec.Struct]
     access: Access
-    errors: tuple[type[Refused], ...]
+    #: What it may refuse with, beside `ALWAYS`.
+    errors: tuple[type[no.Refused], ...]
     run: Callable[[Desk, Caller, Any], Awaitable[msgspec.Struct]]
-    doc: str
+
+    @property
+    def doc(self) -> str:
+        """What it does, in a sentence: its handler's own."""
+        return (self.run.__doc__ or "").strip()
 
 
 #: What any method may answer instead of doing its work.
-ALWAYS: tuple[type[Refused], ...] = (Denied, TooMany, AccountsSilent, Bug)
-
-METHODS: tuple[Method, ...] = (
-    Method(
-        name="container.list",
-        params=container.ListParams,
-        result=container.ContainerList,
-        access=EVERYBODYS,
-        errors=(),
-        run=container.list_,
-        doc="List one's own containers in any state; everybody's for operators.",
-    ),
-    Method(
-        name="system.status",
-        params=Nothing,
-        result=system.Status,
-        access=ANYONE,
-        errors=(),
-        run=system.status,
-        doc="Show the machine: each slot, free or whose and until when; what is amiss; what the caller has.",
-    ),
+ALWAYS: tuple[type[no.Refused], ...] = (no.Denied, no.TooMany, no.AccountsSilent, no.Bug)
+#: What any change may be refused with.
+_CHANGE = (
+    no.Invalid,
+    no.NotFound,
+    no.WrongPhase,
+    no.Frozen,
+    no.CannotSave,
+    no.Pending,
+    no.Recovering,
+    no.EngineTrouble,
 )
+#: What stands between a request and its slots.
+_SLOTS = (
+    no.QuotaExceeded,
+    no.TooManyPerContainer,
+    no.FullGpuNotAllowed,
+    no.NoSuchSlots,
+    no.NoneFree,
+    no.CannotSee,
+)
+_FIND = (no.Invalid, no.NotFound)
+
+# fmt: off
+METHODS: tuple[Method, ...] = (
+    Method("container.create", creating.CreateParams, container.Outcome, SELF,
+           (*_CHANGE, *_SLOTS, no.NameTaken, no.ImageNotFound), creating.create),
+    Method("container.start", container.StartParams, container.Outcome, OWNER, (*_CHANGE, *_SLOTS), container.start),
+    Method("container.stop", container.StopParams, container.Outcome, OWNER, _CHANGE, container.stop),
+    Method("container.remove", container.RemoveParams, container.Outcome, OWNER, _CHANGE, container.remove),
+    Method("container.release", container.ReleaseParams, container.Outcome, OWNER, _CHANGE, container.release),
+    # Three faults of ours stand behind a frozen record: whoever takes it up again should have read them.
+    Method("container.thaw", container.WhichParams, container.Outcome, OPERATOR, _CHANGE, container.thaw),
+    Method("container.list", Listing, container.ContainerList, EVERYBODYS, (), container.list_),
+    Method("container.why", container.WhichParams, WhyView, OWNER, _FIND, container.why),
+    Method("exec.start", shells.StartParams, shells.Started, OWNER,
+           (*_FIND, no.WrongPhase, no.EngineTrouble), shells.start),
+    Method("exec.resize", shells.ResizeParams, shells.Resized, OWNER, (*_FIND, no.EngineTrouble), shells.resize),
+    Method("exec.result", shells.ExecParams, shells.Result, OWNER, (*_FIND, no.EngineTrouble), shells.result),
+    Method("operation.get", operation.WhichParams, OperationView, OWNER, _FIND, operation.get),
+    Method("operation.wait", operation.WaitParams, OperationView, OWNER, _FIND, operation.wait),
+    Method("operation.list", Listing, operation.OperationList, EVERYBODYS, (), operation.list_),
+    # Refusals name who holds a slot and until when, so anybody may see that much of all of them.
+    Method("gpu.list", Nothing, machine.GpuList, ANYONE, (), machine.gpus),
+    Method("allocation.list", Listing, machine.AllocationList, EVERYBODYS, (), machine.allocations),
+    Method("image.list", Listing, machine.ImageList, EVERYBODYS, (no.NotFound, no.EngineTrouble), machine.list_images),
+    Method("system.status", Nothing, system.Status, ANYONE, (), system.status),
+)
+# fmt: on

@@ -1,10 +1,10 @@
 """What the doors need of the outside, as shapes; adapters have these shapes without knowing of this file.
 
-An answer that is a `Failure` is the outside's no, in words for the caller; nothing here raises.
+An answer that is a `Failure` is the outside's no, in words for the caller.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ds01d.model.account import Account, Missing
 from ds01d.model.actor import Owner
@@ -12,6 +12,9 @@ from ds01d.model.container import Mount
 from ds01d.model.ids import EngineId, Uid
 from ds01d.model.image import Image
 from ds01d.model.operation import Failure
+
+#: What a directory of the user's is for; decides where it lies in the container.
+Kind = Literal["workspace", "data", "models"]
 
 
 class Accounts(Protocol):
@@ -45,7 +48,7 @@ class ContainerTest(Protocol):
 class Paths(Protocol):
     """A user's directories, resolved by a child that became the user."""
 
-    async def resolve(self, owner: Owner, path: str, *, target: str, read_only: bool, create: bool) -> Mount | Failure:
+    async def resolve(self, owner: Owner, path: str, kind: Kind, *, create: bool) -> Mount | Failure:
         """The directory behind a path as the owner sees it; `create` makes it where it is missing."""
         ...
 
@@ -53,8 +56,8 @@ class Paths(Protocol):
 class Images(Protocol):
     """Images on the engine."""
 
-    async def names(self) -> tuple[Image, ...] | Failure:
-        """Every named image there is, whoever built it."""
+    async def names(self, uid: Uid) -> tuple[Image, ...] | Failure:
+        """Every named image that this user may use, or more."""
         ...
 
 
@@ -76,6 +79,11 @@ class ExecResult(Protocol):
     """How an exec is, or how it ended."""
 
     @property
+    def container(self) -> EngineId:
+        """Where it runs."""
+        ...
+
+    @property
     def running(self) -> bool:
         """Whether it still runs."""
         ...
@@ -87,7 +95,7 @@ class ExecResult(Protocol):
 
 
 class Sessions(Protocol):
-    """Shells: made with the engine, kept with systemd, handed over once."""
+    """Shells: made with the engine, kept with systemd, handed over once. These raise `Refused`."""
 
     async def start(  # noqa: PLR0913  # everything an exec is made from
         self,
@@ -97,26 +105,21 @@ class Sessions(Protocol):
         user: str,
         env: Mapping[str, str],
         tty: bool,
-        workdir: str,
-        rows: int,
-        cols: int,
+        workdir: str | None,
+        size: tuple[int, int] | None,
         uid: Uid,
-    ) -> Ticket | Failure:
-        """Make an exec and connect to it; who comes with the ticket gets the connection."""
+    ) -> Ticket:
+        """Make an exec and connect to it; who comes with the ticket gets the connection. `size` is rows, columns."""
         ...
 
-    async def claim(self, ticket: str, uid: Uid, pidfd: int) -> tuple[str, int] | Failure:
-        """The exec and a descriptor of its connection, for the one who may have it; keeps the pidfd."""
+    async def claim(self, ticket: str, uid: Uid, client: int) -> tuple[str, int]:
+        """The exec and a descriptor of its connection; the caller closes that, and his own pidfd `client`."""
         ...
 
-    async def container_of(self, exec_id: str) -> EngineId | Failure:
-        """The container that an exec runs in."""
-        ...
-
-    async def resize(self, exec_id: str, rows: int, cols: int) -> Failure | None:
+    async def resize(self, exec_id: str, rows: int, cols: int) -> None:
         """Tell an exec the size of its terminal."""
         ...
 
-    async def result(self, exec_id: str) -> ExecResult | Failure:
+    async def result(self, exec_id: str) -> ExecResult:
         """How an exec is, or how it ended."""
         ...

@@ -4,16 +4,15 @@ import time
 from collections.abc import Callable, Mapping
 
 import msgspec
-import structlog
 
 from ds01d.api import codec
 from ds01d.api.codec import Fault
 from ds01d.api.desk import Caller, Desk
 from ds01d.api.methods import Method
 from ds01d.api.throttle import Limits, Throttle
-from ds01d.model.errors import Bug, Pending, Refused
-
-log = structlog.get_logger("rpc")
+from ds01d.api.waiting import StillGoing
+from ds01d.logs import log
+from ds01d.model.errors import Bug, Refused
 
 #: The exit code of the commands for a request that cannot be understood.
 _USAGE = 2
@@ -69,14 +68,6 @@ def error_of(e: Refused | Fault) -> Error:
     return Error(code=e.code, kind=e.kind, message=e.message, hint=e.hint, exit_code=e.exit_code, operation=operation)
 
 
-class StillGoing(Pending):
-    """Not finished in the time the caller gave it; carries the operation that goes on."""
-
-    def __init__(self, message: str, *, hint: str, operation: str) -> None:
-        super().__init__(message, hint=hint)
-        self.operation = operation
-
-
 class Rpc:
     """Turns a decoded request into answers, for one caller."""
 
@@ -121,7 +112,7 @@ class Rpc:
             result = await self._run(name, params, caller)
         except (Refused, Fault) as e:
             error = error_of(e)
-        except Exception:
+        except Exception:  # noqa: BLE001
             # The door: a bug of ours costs its caller one answer, and is told in full to the log.
             log.exception("rpc.failed", method=name, user=caller.actor.name)
             error = error_of(Bug("cannot answer: a fault of ours, and it was written down", hint="tell an operator"))

@@ -5,7 +5,6 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from ds01d import __version__
@@ -16,8 +15,6 @@ from ds01d.api.rpc import Answer, Error, Rpc, error_of
 from ds01d.api.throttle import Limits, Throttle
 from ds01d.model.actor import Actor
 from ds01d.model.errors import AccountsSilent, Refused, TooMany
-
-log = structlog.get_logger("server")
 
 Identify = Callable[[Peer], Awaitable[Actor]]
 _FULL = (

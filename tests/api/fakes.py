@@ -5,9 +5,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+from ds01d.api.ports import Kind
 from ds01d.model.account import Account, Missing
 from ds01d.model.actor import Owner
 from ds01d.model.container import Mount
+from ds01d.model.errors import NotFound
 from ds01d.model.ids import EngineId, Uid
 from ds01d.model.image import Image, owner_of
 from ds01d.model.operation import Failure
@@ -46,13 +48,13 @@ class Workspaces:
     """Folders that exist for everybody, but for the word `missing`."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, bool, bool]] = []
+        self.asked: list[tuple[str, str, str, bool]] = []
 
-    async def resolve(self, owner: Owner, path: str, *, target: str, read_only: bool, create: bool) -> Mount | Failure:
-        self.asked.append((owner.name, path, read_only, create))
+    async def resolve(self, owner: Owner, path: str, kind: Kind, *, create: bool) -> Mount | Failure:
+        self.asked.append((owner.name, path, kind, create))
         if "missing" in path:
             return Failure(kind="not_found", message=f"cannot open {path}: no such directory")
-        return Mount(source=path.replace("~", owner.home), target=target, device=1, inode=7, read_only=read_only)
+        return Mount(source=path.replace("~", owner.home), target=f"/{kind}", device=1, inode=7)
 
 
 class Engine:
@@ -62,7 +64,7 @@ class Engine:
         self.references = ["python:3.12", "pytorch/pytorch:2.5", "ds01-2001/vision-image:latest"]
         self.trouble: Failure | None = None
 
-    async def names(self) -> tuple[Image, ...] | Failure:
+    async def names(self, uid: Uid) -> tuple[Image, ...] | Failure:
         if self.trouble is not None:
             return self.trouble
         return tuple([Image(reference=r, owner=owner_of(r), size_bytes=10**9) for r in self.references])
@@ -74,6 +76,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
+    container: EngineId
     running: bool
     exit_code: int | None = None
 
@@ -83,7 +86,7 @@ class Shells:
 
     def __init__(self) -> None:
         self.started: list[dict[str, object]] = []
-        self.sizes: dict[str, tuple[int, int]] = {}
+        self.sizes: dict[str, tuple[int, int] | None] = {}
         self.of: dict[str, EngineId] = {}
         self.tickets: dict[str, tuple[str, Uid]] = {}
         self.claimed: list[tuple[str, Uid]] = []
@@ -98,36 +101,32 @@ class Shells:
         user: str,
         env: Mapping[str, str],
         tty: bool,
-        workdir: str,
-        rows: int,
-        cols: int,
+        workdir: str | None,
+        size: tuple[int, int] | None,
         uid: Uid,
-    ) -> Ticket | Failure:
+    ) -> Ticket:
         exec_id = f"{len(self.started):064x}"
         self.started.append({"argv": argv, "user": user, "env": dict(env), "tty": tty, "workdir": workdir})
-        self.sizes[exec_id] = (rows, cols)
+        self.sizes[exec_id] = size
         self.of[exec_id] = engine_id
         self.tickets[f"ticket-{exec_id}"] = (exec_id, uid)
         return Ticket(exec_id=exec_id, ticket=f"ticket-{exec_id}")
 
-    async def claim(self, ticket: str, uid: Uid, pidfd: int) -> tuple[str, int] | Failure:
-        os.close(pidfd)
+    async def claim(self, ticket: str, uid: Uid, client: int) -> tuple[str, int]:
+        os.fstat(client)
         found = self.tickets.get(ticket)
         if found is None or found[1] != uid:
-            return Failure(kind="not_found", message="cannot find a shell for this ticket")
+            raise NotFound("no such ticket", hint="ask for another")
         del self.tickets[ticket]
         self.claimed.append((ticket, uid))
         mine, yours = os.pipe()
         self.lent.append(mine)
         return found[0], yours
 
-    async def container_of(self, exec_id: str) -> EngineId | Failure:
-        return self.of.get(exec_id) or Failure(kind="not_found", message="cannot find this shell")
-
-    async def resize(self, exec_id: str, rows: int, cols: int) -> Failure | None:
+    async def resize(self, exec_id: str, rows: int, cols: int) -> None:
         self.sizes[exec_id] = (rows, cols)
-        return None
 
-    async def result(self, exec_id: str) -> Result | Failure:
-        assert exec_id in self.of
-        return Result(running=self.exit_code is None, exit_code=self.exit_code)
+    async def result(self, exec_id: str) -> Result:
+        if exec_id not in self.of:
+            raise NotFound("cannot find this shell")
+        return Result(container=self.of[exec_id], running=self.exit_code is None, exit_code=self.exit_code)

@@ -1,27 +1,181 @@
-"""`container.*`: resolve the caller's words, ask the mind, and show what came of it."""
+"""`container.*`: the caller's words become one event for the mind, and what came of it is shown."""
 
 import msgspec
 
+from ds01d.api import people, waiting
 from ds01d.api.desk import Caller, Desk
-from ds01d.api.params import Params
-from ds01d.core.views import containers
-from ds01d.core.views.containers import ContainerView
+from ds01d.api.params import Changing, Listing, Own, Seconds, Word
+from ds01d.core.events import ReleaseRequested, RemoveRequested, Request, StartRequested, StopRequested, ThawRequested
+from ds01d.core.views import containers, operations
+from ds01d.core.views.containers import ContainerView, WhyView
+from ds01d.core.views.operations import OperationView
+from ds01d.core.views.slots import names_of
+from ds01d.loop.port import Preview
+from ds01d.model.container import Container
+from ds01d.model.errors import Denied
+from ds01d.model.ids import ContainerId
+from ds01d.model.operation import Verb
 
-
-class ListParams(Params):
-    """Which containers to show."""
-
-    all: bool = False
+#: How long callers are kept waiting unless they say otherwise, seconds; a stop also has its grace.
+PATIENCE_S = 70.0
 
 
 class ContainerList(msgspec.Struct, frozen=True, kw_only=True):
     """Containers, by user and age."""
 
     containers: tuple[ContainerView, ...]
+    #: Not only the caller's own.
     all: bool = False
 
 
-async def list_(desk: Desk, caller: Caller, wish: ListParams) -> ContainerList:
-    """List one's own containers in any state; everybody's for operators."""
-    shown = containers.list_of(desk.mind.state, caller.actor, everybody=wish.all)
-    return ContainerList(containers=shown, all=wish.all)
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a request, or would."""
+
+    verb: str
+    name: str
+    user: str
+    #: As it is now; None: it is gone, or was not made.
+    container: ContainerView | None = None
+    operation: OperationView | None = None
+    #: Slots that are free again through this.
+    freed: tuple[str, ...] = ()
+    #: Of a dry run: what would be done.
+    would: tuple[str, ...] | None = None
+
+
+class StartParams(Changing, frozen=True, kw_only=True):
+    """Which container to start."""
+
+    name: Word
+
+
+class StopParams(Changing, frozen=True, kw_only=True):
+    """Which container to stop, and how."""
+
+    name: Word
+    #: From SIGTERM to SIGKILL; the policy's where it is left out.
+    grace_s: Seconds | None = None
+    #: Give its slots back at once instead of holding them.
+    release: bool = False
+
+
+class RemoveParams(Changing, frozen=True, kw_only=True):
+    """Which container to remove."""
+
+    name: Word
+    #: Stop a running one first.
+    force: bool = False
+
+
+class ReleaseParams(Changing, frozen=True, kw_only=True):
+    """Which container's hold to end."""
+
+    name: Word
+    #: An operator's word that the engine which made it will not come back.
+    engine_gone: bool = False
+
+
+class WhichParams(Own, frozen=True, kw_only=True):
+    """Which container is meant."""
+
+    name: Word
+
+
+async def start(desk: Desk, caller: Caller, wish: StartParams) -> Outcome:
+    """Start a container on the slots it holds, or on new ones."""
+    c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
+    request = StartRequested(actor=caller.actor, container=c.id, request_id=wish.request_id, dry_run=wish.dry_run)
+    return await _change(desk, caller, Verb.START, c, request, _patience(wish))
+
+
+async def stop(desk: Desk, caller: Caller, wish: StopParams) -> Outcome:
+    """Stop a container; its slots are held for a while, or given back at once."""
+    state = desk.mind.state
+    c = people.container(state, caller.actor, wish.name, wish.user)
+    request = StopRequested(
+        actor=caller.actor,
+        container=c.id,
+        grace_s=wish.grace_s,
+        release=wish.release,
+        request_id=wish.request_id,
+        dry_run=wish.dry_run,
+    )
+    grace = wish.grace_s if wish.grace_s is not None else state.policy.sigterm_grace
+    return await _change(desk, caller, Verb.STOP, c, request, _patience(wish, grace))
+
+
+async def remove(desk: Desk, caller: Caller, wish: RemoveParams) -> Outcome:
+    """Remove a container and free what it holds; a running one only by force."""
+    state = desk.mind.state
+    c = people.container(state, caller.actor, wish.name, wish.user)
+    request = RemoveRequested(
+        actor=caller.actor, container=c.id, force=wish.force, request_id=wish.request_id, dry_run=wish.dry_run
+    )
+    grace = state.policy.sigterm_grace if wish.force else 0.0
+    return await _change(desk, caller, Verb.REMOVE, c, request, _patience(wish, grace))
+
+
+async def release(desk: Desk, caller: Caller, wish: ReleaseParams) -> Outcome:
+    """End the hold of a stopped container: it is parked, its files stay."""
+    if wish.engine_gone and not caller.actor.operator:
+        raise Denied("cannot take your word for the engine: only operators may say that it is gone")
+    c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
+    request = ReleaseRequested(
+        actor=caller.actor,
+        container=c.id,
+        engine_gone=wish.engine_gone,
+        request_id=wish.request_id,
+        dry_run=wish.dry_run,
+    )
+    return await _change(desk, caller, Verb.RELEASE, c, request, _patience(wish))
+
+
+async def thaw(desk: Desk, caller: Caller, wish: WhichParams) -> Outcome:
+    """Take a frozen record up again."""
+    c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
+    await desk.mind.ask(ThawRequested(actor=caller.actor, container=c.id))
+    return Outcome(verb="thaw", name=c.name, user=c.user, container=shown(desk, c.id))
+
+
+async def list_(desk: Desk, caller: Caller, wish: Listing) -> ContainerList:
+    """List containers in any state."""
+    state, actor = desk.mind.state, caller.actor
+    everybody = wish.all or (actor.uid == 0 and wish.user is None)
+    if wish.user is None or everybody:
+        return ContainerList(containers=containers.list_of(state, actor.uid, everybody=everybody), all=everybody)
+    uid = people.uid_named(state, actor, wish.user)
+    return ContainerList(containers=containers.list_of(state, uid, everybody=False), all=wish.user != actor.name)
+
+
+async def why(desk: Desk, caller: Caller, wish: WhichParams) -> WhyView:
+    """Say why a container is as it is, what will happen to it, and what can be done."""
+    state = desk.mind.state
+    return containers.why(state, people.container(state, caller.actor, wish.name, wish.user))
+
+
+def shown(desk: Desk, container: ContainerId) -> ContainerView | None:
+    """A container as it is now."""
+    c = desk.mind.state.containers.get(container)
+    return containers.view(desk.mind.state, c) if c is not None else None
+
+
+async def _change(desk: Desk, caller: Caller, verb: Verb, c: Container, request: Request, patience_s: float) -> Outcome:
+    held = desk.mind.state.allocation_of(c.id)
+    before = names_of(desk.mind.state, held.slots) if held is not None else ()
+    answer = await desk.mind.ask(request)
+    if isinstance(answer, Preview):
+        return Outcome(verb=verb, name=c.name, user=c.user, container=shown(desk, c.id), would=answer.lines)
+    operation = await waiting.for_success(desk, caller, answer, patience_s) if answer is not None else None
+    freed = before if desk.mind.state.allocation_of(c.id) is None else ()
+    return Outcome(
+        verb=verb,
+        name=c.name,
+        user=c.user,
+        container=shown(desk, c.id),
+        operation=operations.view(operation) if operation is not None else None,
+        freed=freed,
+    )
+
+
+def _patience(wish: Changing, more_s: float = 0.0) -> float:
+    return wish.wait_s if wish.wait_s is not None else PATIENCE_S + more_s

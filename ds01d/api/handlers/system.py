@@ -27,7 +27,7 @@ async def status(desk: Desk, caller: Caller, _wish: Nothing) -> Status:
     return Status(
         notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since),
         slots=slots.all_slots(state, actor),
-        containers=containers.list_of(state, actor, everybody=False),
+        containers=containers.list_of(state, actor.uid, everybody=False),
         share=machine.share(state, actor),
         seen_at=state.sight.seen_at,
     )

@@ -6,9 +6,9 @@ import msgspec
 
 from ds01d.core.state import State
 from ds01d.core.views.slots import for_ever, names_of, until
-from ds01d.model.actor import Actor
 from ds01d.model.allocation import Allocation, Claim
 from ds01d.model.container import Container, Phase
+from ds01d.model.ids import Uid
 from ds01d.model.image import shown
 
 
@@ -75,9 +75,9 @@ class WhyView(msgspec.Struct, frozen=True, kw_only=True):
     next_steps: tuple[str, ...]
 
 
-def list_of(state: State, actor: Actor, *, everybody: bool) -> tuple[ContainerView, ...]:
-    """One's own containers, or everybody's with those that nobody asked us for."""
-    chosen = state.containers if everybody else state.containers.of("uid", actor.uid)
+def list_of(state: State, uid: Uid, *, everybody: bool) -> tuple[ContainerView, ...]:
+    """One user's containers, or everybody's with those that nobody asked us for."""
+    chosen = state.containers if everybody else state.containers.of("uid", uid)
     views = [view(state, c) for c in chosen]
     return tuple(sorted(views, key=lambda v: (v.user, v.created_at, v.name)))
 

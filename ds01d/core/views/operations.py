@@ -3,7 +3,7 @@
 import msgspec
 
 from ds01d.core.state import State
-from ds01d.model.actor import Actor
+from ds01d.model.ids import Uid
 from ds01d.model.operation import Failure, Operation, OperationState, Verb
 
 
@@ -38,7 +38,7 @@ def view(o: Operation) -> OperationView:
     )
 
 
-def list_of(state: State, actor: Actor, *, everybody: bool) -> tuple[OperationView, ...]:
-    """One's own operations, or everybody's, the newest first."""
-    chosen = state.operations if everybody else state.operations.of("uid", actor.uid)
+def list_of(state: State, uid: Uid, *, everybody: bool) -> tuple[OperationView, ...]:
+    """One user's operations, or everybody's, the newest first."""
+    chosen = state.operations if everybody else state.operations.of("uid", uid)
     return tuple([view(o) for o in sorted(chosen, key=lambda o: -o.created_at)])

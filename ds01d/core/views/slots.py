@@ -9,7 +9,7 @@ from ds01d.core.state import State
 from ds01d.model.actor import Actor
 from ds01d.model.allocation import NEVER, Allocation, Claim
 from ds01d.model.gpu import Gpu, Slot
-from ds01d.model.ids import SlotId
+from ds01d.model.ids import SlotId, Uid
 
 
 class SlotState(StrEnum):
@@ -99,9 +99,9 @@ def all_gpus(state: State) -> tuple[GpuView, ...]:
     return tuple([_gpu_view(g) for g in sorted(state.gpus, key=lambda g: (g.index, g.uuid))])
 
 
-def allocations(state: State, actor: Actor, *, everybody: bool) -> tuple[AllocationView, ...]:
-    """One's own allocations, or everybody's."""
-    chosen = state.allocations if everybody else state.allocations.of("uid", actor.uid)
+def allocations(state: State, uid: Uid, *, everybody: bool) -> tuple[AllocationView, ...]:
+    """One user's allocations, or everybody's."""
+    chosen = state.allocations if everybody else state.allocations.of("uid", uid)
     views = [_allocation_view(state, a) for a in chosen]
     return tuple(sorted(views, key=lambda v: (v.user, v.container)))
 

@@ -1,0 +1,120 @@
+"""`exec.*`: a shell or a command in one's own running container. The shell itself never passes through the daemon."""
+
+import re
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from ds01d.api import people
+from ds01d.api.desk import Caller, Desk
+from ds01d.api.params import Id, Own, Params, Rows, Word
+from ds01d.api.ports import ExecResult
+from ds01d.model.container import Container, Phase
+from ds01d.model.errors import Invalid, WrongPhase
+
+#: What of the caller's environment goes along; everything else is dropped, as sshd does.
+_PASSES = re.compile(r"TERM|LANG|COLORTERM|LC_[A-Z]+")
+_VALUE_MAX = 256
+#: Works in any image that has a shell: a login bash where there is one.
+LOGIN_SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash -l; exec /bin/sh -l")
+
+Argument = Annotated[str, Meta(max_length=131072, pattern=r"^[^\x00]*$")]
+
+
+class StartParams(Own, frozen=True, kw_only=True):
+    """In which container, and what."""
+
+    name: Word
+    argv: Annotated[tuple[Argument, ...] | None, Meta(max_length=4096, description="left out: a login shell")] = None
+    tty: bool = True
+    rows: Rows = 24
+    cols: Rows = 80
+    #: Only TERM, LANG, COLORTERM and LC_* go along.
+    env: Annotated[dict[str, str], Meta(max_length=256)] = msgspec.field(default_factory=dict)
+    workdir: Annotated[str, Meta(max_length=4096, pattern=r"^/[^\x00]*$")] = "/workspace"
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """A shell that waits for its owner at the second socket."""
+
+    exec: str
+    #: Good once, for the caller's uid, for a few seconds.
+    ticket: str
+    container: str
+
+
+class ExecParams(Params, frozen=True, kw_only=True):
+    """Which shell."""
+
+    exec: Id
+
+
+class ResizeParams(ExecParams, frozen=True, kw_only=True):
+    """Which shell, and how large its terminal is."""
+
+    rows: Rows
+    cols: Rows
+
+
+class Resized(msgspec.Struct, frozen=True, kw_only=True):
+    """It was told."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """How a shell is, or how it ended."""
+
+    running: bool
+    exit_code: int | None = None
+
+
+async def start(desk: Desk, caller: Caller, wish: StartParams) -> Started:
+    """Make a shell in a running container; fetch it at the second socket with the ticket."""
+    c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
+    _runs(c)
+    assert c.engine_id is not None
+    argv = wish.argv if wish.argv is not None else LOGIN_SHELL
+    if not argv or not argv[0]:
+        raise Invalid("cannot run nothing: name a command", hint="`container-exec NAME -- COMMAND`")
+    ticket = await desk.sessions.start(
+        c.engine_id,
+        argv,
+        user=f"{c.uid}:{c.gid}",
+        env=passed(wish.env),
+        tty=wish.tty,
+        workdir=wish.workdir,
+        size=(wish.rows, wish.cols) if wish.tty else None,
+        uid=caller.actor.uid,
+    )
+    return Started(exec=ticket.exec_id, ticket=ticket.ticket, container=c.name)
+
+
+async def resize(desk: Desk, caller: Caller, wish: ResizeParams) -> Resized:
+    """Tell a shell the size of its terminal."""
+    await _mine(desk, caller, wish.exec)
+    await desk.sessions.resize(wish.exec, wish.rows, wish.cols)
+    return Resized()
+
+
+async def result(desk: Desk, caller: Caller, wish: ExecParams) -> Result:
+    """Say whether a shell still runs, or with which code it ended."""
+    found = await _mine(desk, caller, wish.exec)
+    return Result(running=found.running, exit_code=found.exit_code)
+
+
+def passed(env: dict[str, str]) -> dict[str, str]:
+    """The part of an environment that goes along."""
+    return {k: v for k, v in env.items() if _PASSES.fullmatch(k) and len(v) <= _VALUE_MAX and v.isprintable()}
+
+
+async def _mine(desk: Desk, caller: Caller, exec_id: str) -> ExecResult:
+    found = await desk.sessions.result(exec_id)
+    people.by_engine_id(desk.mind.state, caller.actor, found.container)
+    return found
+
+
+def _runs(c: Container) -> None:
+    if c.phase is not Phase.RUNNING or c.engine_id is None:
+        raise WrongPhase(
+            f"cannot open a shell in {c.name}: it is {c.phase}", hint=f"start it with `container-run {c.name}`"
+        )
