@@ -15,7 +15,7 @@ STUCK_S = 2.0
 class Hands(Protocol):
     """Who carries orders out. Trouble of the world is an answer, not an exception."""
 
-    async def perform(self, order: AnyOrder, late: Callable[[Answer], None]) -> Answer:
+    async def perform(self, order: AnyOrder, late: Callable[[Answer], None], /) -> Answer:
         """Carry one order out; `late` brings the return of a permission order that was answered *uncertain*."""
         ...
 

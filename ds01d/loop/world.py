@@ -19,7 +19,7 @@ class Clock(Protocol):
 class Saver(Protocol):
     """The state file, behind a thread."""
 
-    def save(self, body: bytes, state: State) -> "asyncio.Future[None]":
+    def save(self, body: bytes, state: State, /) -> "asyncio.Future[None]":
         """Begin to save this snapshot; ends when it is on disk, or with what went wrong. One at a time."""
         ...
 

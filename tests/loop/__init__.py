@@ -1,0 +1,1 @@
+"""The loop, between a disk and hands that do as a test says."""
