@@ -6,18 +6,16 @@ nothing and may be lost with a stream: a new one begins a little before the old 
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 import aiohttp
 import msgspec
 
 from ds01d.adapters.docker import DockerEngine, EngineError
+from ds01d.adapters.docker_process import EngineProcess
 from ds01d.adapters.docker_reading import Unreadable
-from ds01d.adapters.procfs import Procfs
 from ds01d.core.events import EngineAnswered, EngineHinted, EngineSilent, Event
 from ds01d.model.facts import Engine
 from ds01d.model.ids import EngineId
@@ -44,29 +42,6 @@ class _Line(msgspec.Struct, rename={"action": "Action", "actor": "Actor", "time_
 
 
 _line = msgspec.json.Decoder(_Line)
-
-
-class EngineProcess:
-    """Which process the engine is, by the pid file that it writes; to tell a restart from a broken connection."""
-
-    def __init__(self, pid_file: Path = Path("/run/docker.pid"), procfs: Procfs | None = None) -> None:
-        self._pid_file = pid_file
-        self._procfs = procfs or Procfs()
-
-    def read(self) -> tuple[int, int] | None:
-        """Its pid and start time (clock ticks since boot); None: no such file, or nobody lives under that pid."""
-        try:
-            pid = int(self._pid_file.read_text())
-        except (OSError, ValueError):
-            return None
-        start_time = self._procfs.start_time(pid)
-        return None if start_time is None else (pid, start_time)
-
-    @staticmethod
-    def since(process: tuple[int, int]) -> float:
-        """When it came up, epoch seconds."""
-        booted_at = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-        return booted_at + process[1] / os.sysconf("SC_CLK_TCK")
 
 
 class EngineEvents:
@@ -100,9 +75,14 @@ class EngineEvents:
                 try:
                     await self._follow(session)
                     reason = "the engine closed its event stream"
-                except (aiohttp.ClientError, EngineError, Unreadable, OSError) as error:
-                    # An asyncio timeout is an OSError, too, and has no words.
-                    reason = str(error) or "the engine does not answer"
+                except aiohttp.ClientConnectorError as error:
+                    reason = f"cannot reach the engine: {error.os_error.strerror}"
+                except (EngineError, Unreadable) as error:
+                    reason = str(error)
+                except TimeoutError:
+                    reason = "the engine does not answer"
+                except (aiohttp.ClientError, OSError):
+                    reason = "the connection to the engine broke"
                 except ValueError:
                     # One event was longer than our buffer: the next stream must not begin with it again.
                     self._since = time.time()
@@ -122,6 +102,7 @@ class EngineEvents:
         async with response:
             response.raise_for_status()
             # The stream is open before anybody lists, so that nothing falls between the two.
+            self._engine.renegotiate()
             engine = await self._engine.info(ANSWER_S)
             self._answered(engine)
             while line := await self._next_line(session, response):

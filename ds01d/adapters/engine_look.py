@@ -17,12 +17,13 @@ import msgspec
 
 from ds01d.adapters.cgroups import Cgroups, container_path, path_of
 from ds01d.adapters.docker import DockerEngine, EngineError, status_when_absent
+from ds01d.adapters.docker_process import EngineProcess
 from ds01d.adapters.docker_reading import InspectSeen, Unreadable
 from ds01d.adapters.engine_slots import slot_seen
 from ds01d.adapters.procfs import Procfs
 from ds01d.core.effects import LookAt
-from ds01d.model.facts import CgroupStatus, EngineStatus, Look, SlotSeen
-from ds01d.model.ids import ContainerId, OrderId
+from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, Look, SlotSeen
+from ds01d.model.ids import ContainerId, EngineId, OrderId
 from ds01d.model.probe import Blind, Picture
 
 #: A container may have many processes; a ghost is proved by any of them, and a new look follows every kill.
@@ -82,11 +83,10 @@ class Ghosts:
 
 
 class _Inspected(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine said in one look, and which cgroup driver it has."""
+    """What the engine said in one look."""
 
     status: EngineStatus
     seen: InspectSeen | None = None
-    driver: str = ""
     trouble: str | None = None
 
 
@@ -94,15 +94,23 @@ class Looker:
     """Takes looks. Nothing is concluded here, and every trouble becomes a word in the look."""
 
     def __init__(
-        self, *, engine: DockerEngine, probe: Poller, cgroups: Cgroups, procfs: Procfs, ghosts: Ghosts
+        self,
+        *,
+        engine: DockerEngine,
+        process: EngineProcess,
+        probe: Poller,
+        cgroups: Cgroups,
+        procfs: Procfs,
+        ghosts: Ghosts,
     ) -> None:
         self._engine = engine
+        self._process = process
         self._probe = probe
         self._cgroups = cgroups
         self._procfs = procfs
         self._ghosts = ghosts
-        #: The last that the engine said; only ever used to find a cgroup before it is asked.
-        self._driver = ""
+        #: What the engine said of itself, and which process it was then.
+        self._said: tuple[tuple[int, int], Engine] | None = None
 
     async def look(self, order: LookAt) -> Look:
         """Look at one container and at what is held for it; takes as long as its parts' own deadlines."""
@@ -113,8 +121,7 @@ class Looker:
             if first.seen is None:
                 return await self._finish(order, first, None, [])
             engine_id = first.seen.engine_id
-        await self._know_driver()
-        path = order.cgroup or container_path(order.cgroup_parent, self._driver, engine_id)
+        path = order.cgroup or await self._computed_path(order, engine_id)
         held = self._hold(path)
         try:
             inspected = await self._inspect(order, engine_id)
@@ -156,15 +163,26 @@ class Looker:
             trouble=trouble,
         )
 
-    async def _know_driver(self) -> None:
-        if not self._driver:
-            with suppress(EngineError, Unreadable):
-                self._driver = (await self._engine.info()).cgroup_driver
+    async def _computed_path(self, order: LookAt, engine_id: EngineId) -> str | None:
+        try:
+            driver = (await self._who()).cgroup_driver
+        except (EngineError, Unreadable):
+            return None
+        return container_path(order.cgroup_parent, driver, engine_id)
+
+    async def _who(self) -> Engine:
+        """Which engine answers now. The same process has the same ID, so it is asked once in its life."""
+        before = self._process.read()
+        if self._said is not None and before is not None and before == self._said[0]:
+            return self._said[1]
+        engine = await self._engine.info()
+        self._said = (before, engine) if before is not None and before == self._process.read() else None
+        return engine
 
     async def _inspect(self, order: LookAt, name_or_id: str) -> _Inspected:
         """Inspect between two questions who the engine is: one that was replaced meanwhile proves nothing."""
         try:
-            before = await self._engine.info()
+            before = await self._who()
             seen, status = None, EngineStatus.ABSENT
             try:
                 seen = await self._engine.inspect(name_or_id)
@@ -173,17 +191,16 @@ class Looker:
                 status = status_when_absent(error)
                 if status is not EngineStatus.ABSENT:
                     raise
-            after = before if status is EngineStatus.RUNNING else await self._engine.info()
+            after = before if status is EngineStatus.RUNNING else await self._who()
         except (EngineError, Unreadable) as error:
             return _Inspected(status=EngineStatus.SILENT, trouble=str(error))
-        self._driver = after.cgroup_driver
         if before.name != after.name or order.engine not in (None, after.name):
             trouble = f"another engine answers ({after.name}) than the one that made it ({order.engine})"
-            return _Inspected(status=EngineStatus.STRANGE, driver=after.cgroup_driver, trouble=trouble)
+            return _Inspected(status=EngineStatus.STRANGE, trouble=trouble)
         ours = seen is None or (seen.label_id == order.container and seen.label_key == order.key)
         if order.engine_id is None and not ours:
-            return _Inspected(status=EngineStatus.ABSENT, driver=after.cgroup_driver)
-        return _Inspected(status=status, seen=seen, driver=after.cgroup_driver)
+            return _Inspected(status=EngineStatus.ABSENT)
+        return _Inspected(status=status, seen=seen)
 
     def _hold(self, path: str | None) -> list[int]:
         if path is None:

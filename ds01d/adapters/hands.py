@@ -139,7 +139,7 @@ class Hands:
             hint = "systemctl status docker tells an operator why"
             return _failed(order, error.message, hint=hint)
         except (EngineBroke, EngineLate) as error:
-            message = _INOTIFY if isinstance(order, StartContainer | CreateContainer) else error.message
+            message = _INOTIFY if isinstance(order, StartContainer) else error.message
             return Uncertain(container=order.container, order=order.order, message=message, returned=True)
         except Unreadable as error:
             return Uncertain(container=order.container, order=order.order, message=str(error), returned=True)
@@ -179,9 +179,15 @@ class Hands:
             self._remember_write(order.engine_id)
         if returned.done():
             return _written(order, returned)
-        returned.add_done_callback(lambda future: None if future.cancelled() else late(_written(order, future)))
+        returned.add_done_callback(lambda future: self._late(order, future, late))
         message = f"the disk did not take the permission within {order.timeout_s:g} s"
         return Uncertain(container=order.container, order=order.order, message=message)
+
+    def _late(self, order: _PermissionOrder, future: "asyncio.Future[None]", late: Callable[[Answer], None]) -> None:
+        if isinstance(order, Permit):
+            self._remember_write(order.engine_id)
+        if not future.cancelled():
+            late(_written(order, future))
 
     def _permission_work(self, order: _PermissionOrder) -> Callable[[], None]:
         if isinstance(order, Withdraw):

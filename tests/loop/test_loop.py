@@ -9,11 +9,11 @@ import pytest
 from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.core.state import State
+from ds01d.loop.chronicle import Line
 from ds01d.loop.loop import Loop
 from ds01d.loop.port import Preview
 from ds01d.loop.runner import Runner
 from ds01d.loop.watch import WAITING_MAX
-from ds01d.loop.world import Line
 from ds01d.model.chronicle import EventLine
 from ds01d.model.container import ContainerSpec
 from ds01d.model.errors import CannotSave, NameTaken, Pending
