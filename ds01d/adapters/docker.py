@@ -5,7 +5,6 @@ that nothing happened.
 """
 
 import asyncio
-import difflib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +16,11 @@ import aiohttp
 from aiodocker.containers import DockerContainer
 
 from ds01d.adapters.docker_document import create_document
-from ds01d.adapters.docker_reading import InspectSeen, Unreadable, read_inspect, read_row
+from ds01d.adapters.docker_reading import InspectSeen, Unreadable, read_images, read_inspect, read_row
 from ds01d.core.effects import CreateContainer
 from ds01d.model.facts import Engine, EngineStatus, Listed
-from ds01d.model.ids import EngineId, EngineName, Uid
+from ds01d.model.ids import EngineId, EngineName
+from ds01d.model.image import Image
 
 #: Seconds; an inspect that hangs behind an OCI hook answers nothing, a listing answers in milliseconds.
 INSPECT_S: Final = 5.0
@@ -181,28 +181,11 @@ class DockerEngine:
 
     # --- images
 
-    async def image_exists(self, image: str) -> bool:
-        """Whether this engine has the image, under exactly this reference."""
-        try:
-            async with _asking(INSPECT_S):
-                await self._docker.images.inspect(quote(image, safe="/:@"))
-        except EngineRefused as refused:
-            if refused.absent:
-                return False
-            raise
-        return True
-
-    async def images(self) -> tuple[str, ...]:
-        """The references of all tagged images, in alphabetical order."""
+    async def images(self) -> tuple[Image, ...]:
+        """Every name of every image, in alphabetical order."""
         async with _asking(LISTING_S):
             rows = await self._docker.images.list()
-        return tuple(sorted({str(tag) for row in rows for tag in row.get("RepoTags") or () if tag != "<none>:<none>"}))
-
-    async def nearest_images(self, image: str, uid: Uid) -> tuple[str, ...]:
-        """Up to three references that look like this one; images that another user built are not told."""
-        own = f"ds01-{uid}/"
-        usable = [tag for tag in await self.images() if tag.startswith(own) or not _is_a_users(tag)]
-        return tuple(difflib.get_close_matches(image, usable, n=3, cutoff=0.5))
+        return read_images(rows)
 
     # --- execs
 
@@ -252,11 +235,6 @@ def status_when_absent(error: EngineError) -> EngineStatus:
 def _no_limit() -> aiohttp.ClientTimeout:
     # aiodocker would otherwise lift every limit of these calls; `_asking` keeps the time for all of them.
     return aiohttp.ClientTimeout(total=CALL_MAX_S)
-
-
-def _is_a_users(tag: str) -> bool:
-    owner, slash, _ = tag.partition("/")
-    return bool(slash) and owner.startswith("ds01-") and owner.removeprefix("ds01-").isdigit()
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import msgspec
 
 from ds01d.model.facts import EngineStatus, Listed
 from ds01d.model.ids import ContainerId, EngineId, Key, Uid
+from ds01d.model.image import Image, owner_of
 
 LABEL: Final = "ds01."
 
@@ -121,6 +122,12 @@ class _Row(msgspec.Struct, rename="pascal"):
     labels: dict[str, str] | None = None
 
 
+class _ImageRow(msgspec.Struct, rename="pascal"):
+    repo_tags: list[str] | None = None
+    size: int = 0
+    created: int = 0
+
+
 def epoch(text: str) -> float:
     """Seconds since 1970 of one of the engine's times; 0.0 for the year 1, which means never.
 
@@ -196,6 +203,21 @@ def read_row(answer: object) -> tuple[Listed, Mapping[str, str]]:
         label_name=labels.get(f"{LABEL}name"),
     )
     return listed, labels
+
+
+def read_images(answer: object) -> tuple[Image, ...]:
+    """Every name in a listing of images, in alphabetical order; an image without a name cannot be asked for."""
+    try:
+        rows = msgspec.convert(answer, list[_ImageRow])
+    except msgspec.ValidationError as error:
+        raise Unreadable(f"cannot read the engine's list of images: {error}") from error
+    named = {
+        tag: Image(reference=tag, owner=owner_of(tag), size_bytes=row.size, created_at=float(row.created))
+        for row in rows
+        for tag in row.repo_tags or ()
+        if tag != "<none>:<none>"
+    }
+    return tuple(named[tag] for tag in sorted(named))
 
 
 def _gpus(seen: _Inspect) -> tuple[str, ...]:

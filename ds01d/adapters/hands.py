@@ -5,7 +5,6 @@ may still land at any time, so its return is told too, however late.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, assert_never
@@ -14,13 +13,13 @@ from ds01d.adapters.cdi import Permissions
 from ds01d.adapters.docker import (
     DockerEngine,
     EngineBroke,
-    EngineError,
     EngineLate,
     EngineRefused,
     EngineUnreachable,
     NameConflict,
 )
 from ds01d.adapters.docker_errors import permission_lags, readable, task_left_over
+from ds01d.adapters.docker_images import EngineImages
 from ds01d.adapters.docker_reading import Unreadable
 from ds01d.adapters.engine_look import Ghosts, Looker
 from ds01d.adapters.own_thread import begin
@@ -39,6 +38,7 @@ from ds01d.core.effects import (
 from ds01d.core.events import Answer, Done, Failed, Looked, Uncertain
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import EngineId, SlotId
+from ds01d.model.image import shown
 from ds01d.model.permission import MountProof, Permission, SlotDevice
 
 #: Seconds after a write of ours in which a start may meet the engine's older view of it: its cache follows inotify, and
@@ -69,6 +69,7 @@ class Hands:
         device_map: Callable[[], Mapping[SlotId, SlotDevice]],
     ) -> None:
         self._engine = engine
+        self._images = EngineImages(engine)
         self._permissions = permissions
         self._looker = looker
         self._ghosts = ghosts
@@ -155,14 +156,12 @@ class Hands:
         return _failed(order, readable(refused.message), again=again)
 
     async def _no_image(self, order: CreateContainer) -> Failed:
-        near: tuple[str, ...] = ()
-        with contextlib.suppress(EngineError, Unreadable):
-            near = await self._engine.nearest_images(order.spec.image, order.uid)
+        near = await self._images.nearest(order.spec.image, order.uid)
         return Failed(
             container=order.container,
             order=order.order,
             kind="image_not_found",
-            message=f"cannot find the image {order.spec.image} on this machine",
+            message=f"cannot find the image {shown(order.spec.image)} on this machine",
             hint=f"the nearest names are {', '.join(near)}" if near else "image-list tells which ones there are",
         )
 

@@ -13,18 +13,19 @@ import signal
 import socket
 import stat
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ds01d.adapters.docker import DockerEngine, EngineError, EngineRefused
+from ds01d.adapters.docker_errors import readable
 from ds01d.adapters.docker_reading import Unreadable
 from ds01d.adapters.procfs import Procfs
 from ds01d.adapters.sessions_socket import attach
 from ds01d.adapters.systemd import Inherited, Notifier
-from ds01d.model.errors import NotFound, TooMany
+from ds01d.model.errors import EngineTrouble, NotFound, TooMany
 from ds01d.model.ids import EngineId, Uid
 
 PER_USER: Final = 20
@@ -114,14 +115,15 @@ class Sessions:
         self._check_room(uid)
         self._starting[uid] += 1
         try:
-            exec_id = await self._engine.exec_create(
-                engine_id, argv, user=user, env=env, tty=tty, workdir=workdir, detach_keys=DETACH_KEYS
-            )
-            connection = await attach(self._engine.socket, exec_id, tty=tty, size=size)
-            session = _Session(exec_id, engine_id, uid, connection)
-            self._adopt(session)
+            with _refusing("cannot open a shell"):
+                exec_id = await self._engine.exec_create(
+                    engine_id, argv, user=user, env=env, tty=tty, workdir=workdir, detach_keys=DETACH_KEYS
+                )
+                connection = await attach(self._engine.socket, exec_id, tty=tty, size=size)
         finally:
             self._starting[uid] -= 1
+        session = _Session(exec_id, engine_id, uid, connection)
+        self._adopt(session)
         session.ticket = secrets.token_urlsafe(24)
         session.expiry = asyncio.get_running_loop().call_later(TICKET_S, self._end_soon, session)
         try:
@@ -165,11 +167,13 @@ class Sessions:
 
     async def resize(self, exec_id: str, rows: int, cols: int) -> None:
         """Tell a shell's terminal its size."""
-        await self._engine.exec_resize(exec_id, rows, cols)
+        with _refusing("cannot tell the shell its size"):
+            await self._engine.exec_resize(exec_id, rows, cols)
 
     async def result(self, exec_id: str) -> ExecResult:
         """Whether an exec still runs, how it ended, and in which container it is; the engine forgets it with that."""
-        said = await self._said(exec_id)
+        with _refusing("cannot tell how the shell ended"):
+            said = await self._said(exec_id)
         return ExecResult(EngineId(said.container), said.running, None if said.running else said.exit_code)
 
     async def restore(self, stored: Iterable[Inherited]) -> int:
@@ -265,7 +269,10 @@ class Sessions:
             os.close(pidfd)
 
     async def _said(self, exec_id: str) -> _Said:
-        return msgspec.convert(await self._engine.exec_inspect(exec_id), _Said)
+        try:
+            return msgspec.convert(await self._engine.exec_inspect(exec_id), _Said)
+        except msgspec.ValidationError as error:
+            raise Unreadable(f"cannot read what the engine says of an exec: {error}") from error
 
     async def _take_back(self, name: str, fds: list[int]) -> None:
         exec_id, _, rest = name.removeprefix(_STORED).partition("-")
@@ -307,6 +314,20 @@ class Sessions:
 def _shut(session: _Session) -> None:
     with suppress(OSError):  # it hung up by itself
         session.connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Say the engine's trouble as the answer to a caller."""
+    try:
+        yield
+    except EngineRefused as refused:
+        if refused.absent:
+            raise NotFound(f"{what}: {readable(refused.message)}", hint="container-list tells what runs") from refused
+        raise EngineTrouble(f"{what}: {readable(refused.message)}") from refused
+    except (EngineError, Unreadable) as error:
+        hint = "try again; systemctl status docker tells an operator why"
+        raise EngineTrouble(f"{what}: {error}", hint=hint) from error
 
 
 def _same(one: str, other: str) -> bool:
