@@ -11,9 +11,10 @@ from ds01d.core import effects as do
 from ds01d.core.state import State
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Allocation, Claim
-from ds01d.model.container import Container, OrderName, Outstanding, Permission, Phase
+from ds01d.model.container import Container, OrderName, Outstanding, Permission, Phase, Then
+from ds01d.model.errors import WrongPhase
 from ds01d.model.ids import ContainerId, EngineId, OrderId, SlotId
-from ds01d.model.operation import Operation, Verb
+from ds01d.model.operation import Failure, Operation, Verb
 
 #: Seconds (lifecycle.md §4).
 TIMEOUT_S = {
@@ -197,6 +198,10 @@ def _end_operations(tx: Tx, c: Container, a: Allocation | None) -> None:
         outcome = _reached(tx, op, c, a)
         if outcome is not None:
             tx.finish(op, outcome)
+            continue
+        words = _overtaken(tx, op, c, a)
+        if words is not None:
+            tx.finish(op, "", Failure(kind=WrongPhase.kind, message=f"cannot {op.verb} {c.name}: {words}"))
 
 
 def _reached(tx: Tx, op: Operation, c: Container, a: Allocation | None) -> str | None:
@@ -210,12 +215,38 @@ def _reached(tx: Tx, op: Operation, c: Container, a: Allocation | None) -> str |
             return "started"
         case Verb.STOP if c.phase is Phase.STOPPED and (a is None or a.claim is Claim.HELD):
             return "stopped"
+        case Verb.STOP if c.phase is Phase.REMOVING:
+            return "stopped"
         case Verb.RELEASE if there and a is None and c.phase is Phase.STOPPED:
             return "released"
         case Verb.REMOVE if not there:
             return "removed"
         case Verb.RELEASE if not there:
             return "released"
+        case _:
+            return None
+
+
+def _overtaken(tx: Tx, op: Operation, c: Container, a: Allocation | None) -> str | None:
+    """Why an operation cannot come to its goal any more: something else was asked for, or happened. None: it can."""
+    if tx.state.containers.get(c.id) is None:
+        return "it was removed meanwhile"
+    releasing = a is not None and a.claim is Claim.RELEASING
+    match op.verb, c.phase:
+        case Verb.CREATE | Verb.START, Phase.REMOVING:
+            return "it is being removed"
+        case Verb.START, Phase.STOPPING:
+            return "it is being stopped"
+        case Verb.START, Phase.STOPPED if not releasing:
+            return c.why
+        case ((Verb.STOP | Verb.RELEASE), (Phase.STARTING | Phase.RUNNING)):
+            return "it was started again meanwhile"
+        case Verb.RELEASE, Phase.STOPPED if not releasing:
+            return "it was started again meanwhile"
+        case Verb.REMOVE, Phase.STARTING | Phase.RUNNING | Phase.STOPPED:
+            return "it was started again meanwhile"
+        case Verb.REMOVE, Phase.STOPPING if c.then is not Then.REMOVE:
+            return "it was started again meanwhile"
         case _:
             return None
 
