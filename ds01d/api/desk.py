@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ds01d.api.ports import Accounts, Images, Paths, Sessions
+from ds01d.api.ports import Accounts, Images, Past, Paths, Sessions
 from ds01d.loop.port import Mind
 from ds01d.model.actor import Actor
 
@@ -17,6 +17,7 @@ class Desk:
     paths: Paths
     images: Images
     sessions: Sessions
+    chronicle: Past
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

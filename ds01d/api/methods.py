@@ -1,40 +1,14 @@
 """The whole surface in one table: name, parameters, result, who may call, what it may refuse with, where it runs."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
-
-from ds01d.api.access import ANYONE, EVERYBODYS, OPERATOR, OWNER, SELF, Access
-from ds01d.api.desk import Caller, Desk
+from ds01d.api.access import ANYONE, EVERYBODYS, OPERATOR, OWNER, SELF
 from ds01d.api.handlers import container, creating, machine, operation, shells, system
-from ds01d.api.params import Listing, Nothing, Params
+from ds01d.api.method import Method
+from ds01d.api.openrpc import discover
+from ds01d.api.params import Listing, Nothing
 from ds01d.core.views.containers import WhyView
 from ds01d.core.views.operations import OperationView
 from ds01d.model import errors as no
 
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """One method. `run` takes exactly `params` and gives exactly `result`; the pair differs from row to row."""
-
-    name: str
-    params: type[Params]
-    result: type[msgspec.Struct]
-    access: Access
-    #: What it may refuse with, beside `ALWAYS`.
-    errors: tuple[type[no.Refused], ...]
-    run: Callable[[Desk, Caller, Any], Awaitable[msgspec.Struct]]
-
-    @property
-    def doc(self) -> str:
-        """What it does, in a sentence: its handler's own."""
-        return (self.run.__doc__ or "").strip()
-
-
-#: What any method may answer instead of doing its work.
-ALWAYS: tuple[type[no.Refused], ...] = (no.Denied, no.TooMany, no.AccountsSilent, no.Bug)
 #: What any change may be refused with.
 _CHANGE = (
     no.Invalid,
@@ -58,7 +32,7 @@ _SLOTS = (
 _FIND = (no.Invalid, no.NotFound)
 
 # fmt: off
-METHODS: tuple[Method, ...] = (
+_WORK: tuple[Method, ...] = (
     Method("container.create", creating.CreateParams, container.Outcome, SELF,
            (*_CHANGE, *_SLOTS, no.NameTaken, no.ImageNotFound), creating.create),
     Method("container.start", container.StartParams, container.Outcome, OWNER, (*_CHANGE, *_SLOTS), container.start),
@@ -67,19 +41,24 @@ METHODS: tuple[Method, ...] = (
     Method("container.release", container.ReleaseParams, container.Outcome, OWNER, _CHANGE, container.release),
     # Three faults of ours stand behind a frozen record: whoever takes it up again should have read them.
     Method("container.thaw", container.WhichParams, container.Outcome, OPERATOR, _CHANGE, container.thaw),
-    Method("container.list", Listing, container.ContainerList, EVERYBODYS, (), container.list_),
+    Method("container.list", container.ListParams, container.ContainerList, EVERYBODYS, (), container.list_),
     Method("container.why", container.WhichParams, WhyView, OWNER, _FIND, container.why),
-    Method("exec.start", shells.StartParams, shells.Started, OWNER,
+    Method("exec.start", shells.ShellParams, shells.Started, OWNER,
            (*_FIND, no.WrongPhase, no.EngineTrouble), shells.start),
     Method("exec.resize", shells.ResizeParams, shells.Resized, OWNER, (*_FIND, no.EngineTrouble), shells.resize),
-    Method("exec.result", shells.ExecParams, shells.Result, OWNER, (*_FIND, no.EngineTrouble), shells.result),
-    Method("operation.get", operation.WhichParams, OperationView, OWNER, _FIND, operation.get),
+    Method("exec.result", shells.ExecParams, shells.ExecState, OWNER, (*_FIND, no.EngineTrouble), shells.result),
+    Method("operation.get", operation.OperationParams, OperationView, OWNER, _FIND, operation.get),
     Method("operation.wait", operation.WaitParams, OperationView, OWNER, _FIND, operation.wait),
     Method("operation.list", Listing, operation.OperationList, EVERYBODYS, (), operation.list_),
     # Refusals name who holds a slot and until when, so anybody may see that much of all of them.
     Method("gpu.list", Nothing, machine.GpuList, ANYONE, (), machine.gpus),
     Method("allocation.list", Listing, machine.AllocationList, EVERYBODYS, (), machine.allocations),
     Method("image.list", Listing, machine.ImageList, EVERYBODYS, (no.NotFound, no.EngineTrouble), machine.list_images),
-    Method("system.status", Nothing, system.Status, ANYONE, (), system.status),
+    Method("system.status", Nothing, system.MachineStatus, ANYONE, (), system.status),
+    Method("system.version", Nothing, system.Version, ANYONE, (), system.version),
+    Method("system.events", system.EventsParams, system.Events, ANYONE, (no.Invalid,), system.events),
+    Method("system.story", system.StoryParams, system.Story, ANYONE, (), system.story),
 )
 # fmt: on
+
+METHODS: tuple[Method, ...] = (*_WORK, discover(_WORK))

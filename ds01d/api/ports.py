@@ -3,11 +3,12 @@
 An answer that is a `Failure` is the outside's no, in words for the caller.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 from ds01d.model.account import Account, Missing
 from ds01d.model.actor import Owner
+from ds01d.model.chronicle import EventLine
 from ds01d.model.container import Mount
 from ds01d.model.ids import EngineId, Uid
 from ds01d.model.image import Image
@@ -58,6 +59,16 @@ class Images(Protocol):
 
     async def names(self, uid: Uid) -> tuple[Image, ...] | Failure:
         """Every named image that this user may use, or more."""
+        ...
+
+
+class Past(Protocol):
+    """What was written down of what happened."""
+
+    async def events(
+        self, wanted: Callable[[EventLine], bool], *, since: float | None, until: float | None, limit: int
+    ) -> tuple[EventLine, ...] | Failure:
+        """The newest so many lines that are wanted, the oldest of them first. `wanted` may run in another thread."""
         ...
 
 

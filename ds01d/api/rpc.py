@@ -8,10 +8,11 @@ import msgspec
 from ds01d.api import codec
 from ds01d.api.codec import Fault
 from ds01d.api.desk import Caller, Desk
-from ds01d.api.methods import Method
+from ds01d.api.method import Method
 from ds01d.api.throttle import Limits, Throttle
 from ds01d.api.waiting import StillGoing
 from ds01d.logs import log
+from ds01d.loop.port import Mind
 from ds01d.model.errors import Bug, Refused
 
 #: The exit code of the commands for a request that cannot be understood.
@@ -85,6 +86,11 @@ class Rpc:
         self._throttle = throttle
         #: Tests hold every result against its declared type here.
         self._inspect = inspect
+
+    @property
+    def mind(self) -> Mind:
+        """The one who decides."""
+        return self._desk.mind
 
     async def answer(self, body: bytes, caller: Caller) -> Answer | list[Answer]:
         """The answer to a call, or those to a batch; a body that is no JSON is one answer too."""

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from ds01d import __version__
-from ds01d.api import codec
+from ds01d.api import codec, replies, streams
 from ds01d.api.desk import Caller
 from ds01d.api.peer import Peer, capture
-from ds01d.api.rpc import Answer, Error, Rpc, error_of
+from ds01d.api.replies import error, refusal
+from ds01d.api.rpc import Answer, Rpc, error_of
 from ds01d.api.throttle import Limits, Throttle
 from ds01d.model.actor import Actor
 from ds01d.model.errors import AccountsSilent, Refused, TooMany
@@ -41,8 +42,8 @@ class Connection(web.RequestHandler):
         peer = capture(transport.get_extra_info("socket"))
         if not self._doors.throttle.connect(peer.uid):
             peer.close()
-            error = error_of(TooMany("cannot take another connection: too many are open", hint="close some, or wait"))
-            body = codec.encode(Answer(error=error).as_json())
+            full = error_of(TooMany("cannot take another connection: too many are open", hint="close some, or wait"))
+            body = codec.encode(Answer(error=full).as_json())
             transport.write(_FULL % (len(body), body))
             transport.close()
             return
@@ -84,6 +85,7 @@ class Server:
 
     def __init__(self, *, rpc: Rpc, identify: Identify, throttle: Throttle, limits: Limits) -> None:
         self.identify = identify
+        self._mind = rpc.mind
         self.throttle = throttle
         self._rpc = rpc
         self._limits = limits
@@ -114,23 +116,24 @@ class Server:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if "Origin" in request.headers:
-            return await self._send(request, _refusal(403, "cannot serve a browser: the request has an Origin"))
+            return await self._send(request, refusal(request, 403, "cannot serve a browser: the request has an Origin"))
         match request.method, request.path:
             case "POST", "/rpc":
                 response = await self._rpc_response(request)
+            case "GET", "/events":
+                return await self._events(request)
             case "GET", "/healthz":
                 response = web.Response(text="ok\n")
             case _, "/rpc":
-                response = _refusal(405, "cannot take this here: send a POST to /rpc", Allow="POST")
-            case _, "/healthz":
-                response = _refusal(405, "cannot take this here: send a GET to /healthz", Allow="GET")
+                response = refusal(request, 405, "cannot take this here: send a POST to /rpc", Allow="POST")
+            case _, "/events" | "/healthz":
+                response = refusal(request, 405, "cannot take this here: send a GET", Allow="GET")
             case _:
-                response = _refusal(404, "cannot find this: there are POST /rpc and GET /healthz")
+                response = refusal(request, 404, "cannot find this: there are POST /rpc, GET /events and GET /healthz")
         return await self._send(request, response)
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
         """Send an answer; a caller who does not take it is cut off."""
-        response.headers["Ds01-Version"] = __version__
         try:
             async with asyncio.timeout(self._limits.answer_s):
                 await response.prepare(request)
@@ -143,60 +146,56 @@ class Server:
 
     async def _rpc_response(self, request: web.BaseRequest) -> web.Response:
         if request.content_type != "application/json" or "Content-Encoding" in request.headers:
-            return _refusal(415, "cannot read this: send application/json, as it is")
+            return refusal(request, 415, "cannot read this: send application/json, as it is")
         body = await self._body(request)
         if isinstance(body, web.Response):
             return body
-        connection = request.protocol
-        assert isinstance(connection, Connection)
         try:
-            actor = await connection.actor()
+            actor = await _connection(request).actor()
         except Refused as e:
-            return _error(error_of(e), 503 if isinstance(e, AccountsSilent) else 403)
+            return error(request, error_of(e), _status_of(e))
         caller = Caller(actor=actor, gone=lambda: request.transport is None)
         answer = await self._rpc.answer(body, caller)
-        return _plain(answer)
+        return replies.response(request, answer, now=self._mind.now(), me=actor.name)
+
+    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            actor = await _connection(request).actor()
+            with self.throttle.watching(actor.uid):
+                return await streams.follow(request, actor, self._mind, self._limits.answer_s)
+        except Refused as e:
+            return await self._send(request, error(request, error_of(e), _status_of(e)))
 
     async def _body(self, request: web.BaseRequest) -> bytes | web.Response:
         limits = self._limits
+        too_much = f"cannot take so much: {limits.body} bytes are the limit"
         if request.content_length is not None and request.content_length > limits.body:
-            return _refusal(413, f"cannot take so much: {limits.body} bytes are the limit")
+            return refusal(request, 413, too_much)
         body = bytearray()
         try:
             async with asyncio.timeout(limits.body_s):
                 async for chunk in request.content.iter_any():
                     body += chunk
                     if len(body) > limits.body:
-                        return _refusal(413, f"cannot take so much: {limits.body} bytes are the limit")
+                        return refusal(request, 413, too_much)
         except TimeoutError:
-            return _refusal(408, f"cannot wait any longer: the body did not come within {limits.body_s:g} s")
-        except web.RequestPayloadError:
-            return _refusal(400, "cannot read the body: it is not what its head says")
+            return refusal(request, 408, f"cannot wait any longer: the body did not come within {limits.body_s:g} s")
+        except (web.RequestPayloadError, HttpProcessingError):
+            return refusal(request, 400, "cannot read the body: it is not what its head says")
         return bytes(body)
 
 
-def _plain(answer: Answer | list[Answer]) -> web.Response:
-    if isinstance(answer, Answer):
-        if answer.notification:
-            return web.Response(status=204)
-        return _json(answer.as_json())
-    heard = [a.as_json() for a in answer if not a.notification]
-    return _json(heard) if heard else web.Response(status=204)
+def _connection(request: web.BaseRequest) -> Connection:
+    connection = request.protocol
+    assert isinstance(connection, Connection)
+    return connection
 
 
-def _json(value: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=codec.encode(value) + b"\n", content_type="application/json")
-
-
-def _error(error: Error, status: int) -> web.Response:
-    response = _json(Answer(error=error).as_json(), status)
-    response.headers["Ds01-Exit"] = str(error.exit_code)
-    return response
-
-
-def _refusal(status: int, message: str, **headers: str) -> web.Response:
-    """An HTTP request that does not get as far as JSON-RPC; the connection ends with it."""
-    response = _error(error_of(codec.Fault(codec.INVALID_REQUEST, "invalid_request", message)), status)
-    response.headers.update(headers)
-    response.force_close()
-    return response
+def _status_of(e: Refused) -> int:
+    match e:
+        case AccountsSilent():
+            return 503
+        case TooMany():
+            return 429
+        case _:
+            return 403

@@ -6,6 +6,7 @@ import msgspec
 
 from ds01d.core.events import Request
 from ds01d.core.state import State
+from ds01d.loop.watch import Watch
 from ds01d.model.ids import OperationId
 from ds01d.model.operation import Operation
 
@@ -44,4 +45,8 @@ class Mind(Protocol):
 
     async def finished(self, operation: OperationId, timeout_s: float) -> Operation:
         """Wait for an operation's end, at most so long; gives it as it is then."""
+        ...
+
+    def watch(self) -> Watch:
+        """Every line of the chronicle from here on."""
         ...

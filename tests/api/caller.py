@@ -5,9 +5,12 @@ import json
 import os
 import socket
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+
+#: Whatever JSON came; what it has to be, each test says.
+Json: TypeAlias = Any
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -18,7 +21,7 @@ class Reply(msgspec.Struct, frozen=True):
     body: bytes
 
     @property
-    def json(self) -> Any:
+    def json(self) -> Json:
         return json.loads(self.body)
 
     @property
@@ -75,19 +78,19 @@ class Client:
     async def post(self, value: object, **headers: str) -> Reply:
         return await self.send("POST", "/rpc", json.dumps(value).encode(), **headers)
 
-    async def call(self, name: str, **params: object) -> Any:
+    async def call(self, name: str, **params: object) -> Json:
         """The JSON-RPC response to one call."""
         reply = await self.post({"jsonrpc": "2.0", "id": 1, "method": name, "params": params})
         assert reply.status == 200, reply
         return reply.json
 
-    async def result(self, name: str, **params: object) -> Any:
+    async def result(self, name: str, **params: object) -> Json:
         """The result of one call that must go well."""
         answer = await self.call(name, **params)
         assert "result" in answer, answer
         return answer["result"]
 
-    async def error(self, name: str, **params: object) -> Any:
+    async def error(self, name: str, **params: object) -> Json:
         """The error of one call that must be refused."""
         answer = await self.call(name, **params)
         assert "error" in answer, answer

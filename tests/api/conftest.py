@@ -1,5 +1,6 @@
 """A real server on a temporary socket, behind it the real core in a world that does at once what it is told."""
 
+import os
 import shutil
 import socket
 import tempfile
@@ -10,14 +11,15 @@ import msgspec
 import pytest
 
 from ds01d.api.desk import Desk
-from ds01d.api.methods import METHODS, Method
+from ds01d.api.method import Method
+from ds01d.api.methods import METHODS
 from ds01d.api.peer import Peer, identify
 from ds01d.api.rpc import Rpc
 from ds01d.api.server import Server
 from ds01d.api.throttle import Limits, Throttle
 from ds01d.model.actor import Actor
 from tests.api.caller import Client
-from tests.api.fakes import Directory, Engine, Shells, Workspaces
+from tests.api.fakes import Directory, Engine, Memory, Shells, Workspaces
 from tests.api.mind import InstantMind, small_machine
 
 
@@ -38,6 +40,7 @@ class House:
         self.workspaces = Workspaces()
         self.engine = Engine()
         self.shells = Shells()
+        self.past = Memory()
         self.in_container: bool | None = False
         self.folder = Path(tempfile.mkdtemp(prefix="ds01-api-"))
         self.folder.chmod(0o755)
@@ -48,6 +51,7 @@ class House:
             paths=self.workspaces,
             images=self.engine,
             sessions=self.shells,
+            chronicle=self.past,
         )
         throttle = Throttle(limits, lambda: self.clock)
         rpc = Rpc(desk, METHODS, limits, throttle, inspect=as_declared)
@@ -60,7 +64,7 @@ class House:
     async def open(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(self.path)
-        Path(self.path).chmod(0o666)
+        os.chmod(self.path, 0o666)  # noqa: PTH101, S103  # as the real one: everybody may connect
         sock.listen(128)
         sock.setblocking(False)
         await self.server.serve(sock)

@@ -1,13 +1,14 @@
 """The outside of the doors, in memory: a directory of users, their folders, the engine's images, and shells."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from ds01d.api.ports import Kind
 from ds01d.model.account import Account, Missing
 from ds01d.model.actor import Owner
+from ds01d.model.chronicle import EventLine
 from ds01d.model.container import Mount
 from ds01d.model.errors import NotFound
 from ds01d.model.ids import EngineId, Uid
@@ -63,11 +64,26 @@ class Engine:
     def __init__(self) -> None:
         self.references = ["python:3.12", "pytorch/pytorch:2.5", "ds01-2001/vision-image:latest"]
         self.trouble: Failure | None = None
+        self.asked: list[Uid] = []
 
     async def names(self, uid: Uid) -> tuple[Image, ...] | Failure:
+        self.asked.append(uid)
         if self.trouble is not None:
             return self.trouble
         return tuple([Image(reference=r, owner=owner_of(r), size_bytes=10**9) for r in self.references])
+
+
+class Memory:
+    """What was written down, kept in a list."""
+
+    def __init__(self) -> None:
+        self.lines: list[EventLine] = []
+
+    async def events(
+        self, wanted: Callable[[EventLine], bool], *, since: float | None, until: float | None, limit: int
+    ) -> tuple[EventLine, ...] | Failure:
+        low, high = since or 0.0, until or float("inf")
+        return tuple([line for line in self.lines if low <= line.at <= high and wanted(line)][-limit:])
 
 
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,9 @@ from ds01d.core.core import handle
 from ds01d.core.effects import Effect
 from ds01d.core.state import Sight, SlotUse, State
 from ds01d.core.tx import Tx
+from ds01d.loop.chronicle import Line
 from ds01d.loop.port import Preview
+from ds01d.loop.watch import Watch
 from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, Look, SlotSeen
 from ds01d.model.gpu import Gpu, Slot, slot_id
 from ds01d.model.ids import EngineId, EngineName, GpuUuid, OperationId
@@ -27,6 +29,7 @@ class InstantMind:
         self.asleep = False
         self.asked: list[ev.Request] = []
         self.waited: list[float] = []
+        self.watchers: set[Watch] = set()
         self._at = NOON
         self._runs: dict[EngineId, EngineStatus] = {}
         self._started: dict[EngineId, float] = {}
@@ -54,6 +57,15 @@ class InstantMind:
         if found.state is OperationState.PENDING:
             self._at += timeout_s
         return found
+
+    def watch(self) -> Watch:
+        watch = Watch(self.watchers.discard)
+        self.watchers.add(watch)
+        return watch
+
+    def tell(self, line: Line) -> None:
+        for watch in tuple(self.watchers):
+            watch.put(line)
 
     def _carry_out(self, effects: list[Effect]) -> None:
         todo = [] if self.asleep else list(effects)

@@ -6,8 +6,9 @@ from ds01d.api import people, waiting
 from ds01d.api.desk import Caller, Desk
 from ds01d.api.params import Changing, Listing, Own, Seconds, Word
 from ds01d.core.events import ReleaseRequested, RemoveRequested, Request, StartRequested, StopRequested, ThawRequested
-from ds01d.core.views import containers, operations
+from ds01d.core.views import containers, machine, operations
 from ds01d.core.views.containers import ContainerView, WhyView
+from ds01d.core.views.machine import Notice
 from ds01d.core.views.operations import OperationView
 from ds01d.core.views.slots import names_of
 from ds01d.loop.port import Preview
@@ -26,6 +27,15 @@ class ContainerList(msgspec.Struct, frozen=True, kw_only=True):
     containers: tuple[ContainerView, ...]
     #: Not only the caller's own.
     all: bool = False
+    wide: bool = False
+    notices: tuple[Notice, ...] = ()
+
+
+class ListParams(Listing, frozen=True, kw_only=True):
+    """Which containers, and how much of them."""
+
+    #: For the text: deadlines and more.
+    wide: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,14 +147,17 @@ async def thaw(desk: Desk, caller: Caller, wish: WhichParams) -> Outcome:
     return Outcome(verb="thaw", name=c.name, user=c.user, container=shown(desk, c.id))
 
 
-async def list_(desk: Desk, caller: Caller, wish: Listing) -> ContainerList:
+async def list_(desk: Desk, caller: Caller, wish: ListParams) -> ContainerList:
     """List containers in any state."""
     state, actor = desk.mind.state, caller.actor
     everybody = wish.all or (actor.uid == 0 and wish.user is None)
-    if wish.user is None or everybody:
-        return ContainerList(containers=containers.list_of(state, actor.uid, everybody=everybody), all=everybody)
     uid = people.uid_named(state, actor, wish.user)
-    return ContainerList(containers=containers.list_of(state, uid, everybody=False), all=wish.user != actor.name)
+    return ContainerList(
+        containers=containers.list_of(state, uid, everybody=everybody),
+        all=everybody or uid != actor.uid,
+        wide=wish.wide,
+        notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since),
+    )
 
 
 async def why(desk: Desk, caller: Caller, wish: WhichParams) -> WhyView:

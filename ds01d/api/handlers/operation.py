@@ -12,13 +12,13 @@ from ds01d.model.ids import OperationId
 from ds01d.model.operation import Operation
 
 
-class WhichParams(Params, frozen=True, kw_only=True):
+class OperationParams(Params, frozen=True, kw_only=True):
     """Which operation."""
 
     id: Id
 
 
-class WaitParams(WhichParams, frozen=True, kw_only=True):
+class WaitParams(OperationParams, frozen=True, kw_only=True):
     """Which operation, and how long to wait for its end."""
 
     timeout_s: Patience = 70.0
@@ -30,7 +30,7 @@ class OperationList(msgspec.Struct, frozen=True, kw_only=True):
     operations: tuple[OperationView, ...]
 
 
-async def get(desk: Desk, caller: Caller, wish: WhichParams) -> OperationView:
+async def get(desk: Desk, caller: Caller, wish: OperationParams) -> OperationView:
     """Say how an operation is."""
     return operations.view(_find(desk, caller, wish.id))
 

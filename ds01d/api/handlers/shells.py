@@ -22,11 +22,12 @@ LOGIN_SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash -l
 Argument = Annotated[str, Meta(max_length=131072, pattern=r"^[^\x00]*$")]
 
 
-class StartParams(Own, frozen=True, kw_only=True):
+class ShellParams(Own, frozen=True, kw_only=True):
     """In which container, and what."""
 
     name: Word
-    argv: Annotated[tuple[Argument, ...] | None, Meta(max_length=4096, description="left out: a login shell")] = None
+    #: Left out: a login shell.
+    argv: Annotated[tuple[Argument, ...], Meta(max_length=4096)] | None = None
     tty: bool = True
     rows: Rows = 24
     cols: Rows = 80
@@ -61,14 +62,14 @@ class Resized(msgspec.Struct, frozen=True, kw_only=True):
     """It was told."""
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class ExecState(msgspec.Struct, frozen=True, kw_only=True):
     """How a shell is, or how it ended."""
 
     running: bool
     exit_code: int | None = None
 
 
-async def start(desk: Desk, caller: Caller, wish: StartParams) -> Started:
+async def start(desk: Desk, caller: Caller, wish: ShellParams) -> Started:
     """Make a shell in a running container; fetch it at the second socket with the ticket."""
     c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
     _runs(c)
@@ -96,10 +97,10 @@ async def resize(desk: Desk, caller: Caller, wish: ResizeParams) -> Resized:
     return Resized()
 
 
-async def result(desk: Desk, caller: Caller, wish: ExecParams) -> Result:
+async def result(desk: Desk, caller: Caller, wish: ExecParams) -> ExecState:
     """Say whether a shell still runs, or with which code it ended."""
     found = await _mine(desk, caller, wish.exec)
-    return Result(running=found.running, exit_code=found.exit_code)
+    return ExecState(running=found.running, exit_code=found.exit_code)
 
 
 def passed(env: dict[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from ds01d.model.ids import Uid
 from ds01d.model.image import shown
 
 
-class Status(StrEnum):
+class ContainerStatus(StrEnum):
     """How a container is, in a word that people use."""
 
     CREATING = "creating"
@@ -36,7 +36,7 @@ class ContainerView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     user: str
     uid: int
-    status: Status
+    status: ContainerStatus
     #: As people write them, `0:1`; empty: none now.
     slots: tuple[str, ...]
     wants_gpu: bool
@@ -107,15 +107,15 @@ def view(state: State, c: Container) -> ContainerView:
     )
 
 
-def status(c: Container, a: Allocation | None) -> Status:
+def status(c: Container, a: Allocation | None) -> ContainerStatus:
     """The word for how a container is."""
     if c.frozen:
-        return Status.FROZEN
+        return ContainerStatus.FROZEN
     if c.phase is not Phase.STOPPED:
-        return Status(c.phase.value)
+        return ContainerStatus(c.phase.value)
     if c.wants_gpu and (a is None or a.claim is Claim.RELEASING):
-        return Status.PARKED
-    return Status.STOPPED if c.started_at else Status.CREATED
+        return ContainerStatus.PARKED
+    return ContainerStatus.STOPPED if c.started_at else ContainerStatus.CREATED
 
 
 def why(state: State, c: Container) -> WhyView:
@@ -180,15 +180,15 @@ def _deadlines(c: Container, a: Allocation | None) -> tuple[Deadline, ...]:
     return tuple(found)
 
 
-def _next_steps(c: Container, word: Status, a: Allocation | None) -> tuple[str, ...]:
+def _next_steps(c: Container, word: ContainerStatus, a: Allocation | None) -> tuple[str, ...]:
     match word:
-        case Status.RUNNING:
+        case ContainerStatus.RUNNING:
             return (f"container-run {c.name}", f"container-stop {c.name}")
-        case Status.CREATED | Status.STOPPED if a is not None:
+        case ContainerStatus.CREATED | ContainerStatus.STOPPED if a is not None:
             return (f"container-run {c.name}", f"container-stop {c.name} --release")
-        case Status.CREATED | Status.STOPPED | Status.PARKED:
+        case ContainerStatus.CREATED | ContainerStatus.STOPPED | ContainerStatus.PARKED:
             return (f"container-run {c.name}", f"container-cleanup {c.name}")
-        case Status.FROZEN:
+        case ContainerStatus.FROZEN:
             return (f"ds01ctl thaw {c.name} --user {c.user}",)
         case _:
             return ()
