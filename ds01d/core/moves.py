@@ -48,7 +48,10 @@ def promise(tx: Tx, c: Container, slots: tuple[SlotId, ...], claim: Claim) -> No
 
 
 def hold(tx: Tx, a: Allocation, deadline: float) -> None:
-    """Keep the slots for a stopped container until then."""
+    """Keep the slots for a stopped container until then; what is gone is not worth keeping."""
+    if a.lost:
+        release(tx, a, "its GPU is gone")
+        return
     tx.claim(a, claim=Claim.HELD, deadline=deadline, fallback=None)
 
 
@@ -107,9 +110,7 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
         why=why,
     )
     if a is not None and a.claim is Claim.BOUND:
-        if a.lost:
-            release(tx, a, "its GPU is gone")
-        elif then is Then.PARK:
+        if then is Then.PARK:
             release(tx, a, why)
         elif then is Then.HOLD:
             limits = policy.limits(c.uid)

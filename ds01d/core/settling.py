@@ -39,7 +39,7 @@ def permitted(c: Container, a: Allocation | None) -> bool:
     if c.engine_id is None or c.stray:
         return False
     if c.wants_gpu:
-        return a is not None and a.claim in {Claim.HELD, Claim.BOUND}
+        return a is not None and a.claim in {Claim.HELD, Claim.BOUND} and not a.lost
     return True
 
 
@@ -47,9 +47,12 @@ def due(c: Container, a: Allocation | None) -> OrderName | None:
     """The next order for a container that has none outstanding."""
     if c.phase is Phase.CREATING:
         return OrderName.LOOK if c.look else OrderName.CREATE
-    wanted = permitted(c, a)
+    if c.phase is Phase.STOPPING and c.ghost is None and not c.look and (a is None or a.claim is Claim.BOUND):
+        # A disk that takes no permission, or gives none back, must not keep a container running.
+        return OrderName.KILL if c.kill else OrderName.STOP
+    wanted = permitted(c, a) and c.phase is not Phase.REMOVING
     stale = c.withdraw or (bool(c.blocks) and c.permission is Permission.UNSURE)
-    if c.permission is not Permission.ABSENT and (stale or not wanted):
+    if c.permission is not Permission.ABSENT and (stale or not permitted(c, a)):
         return OrderName.WITHDRAW
     if c.ghost is not None:
         return OrderName.KILL_GHOST
@@ -59,9 +62,7 @@ def due(c: Container, a: Allocation | None) -> OrderName | None:
         return OrderName.PERMIT
     match c.phase:
         case Phase.STARTING:
-            return OrderName.START
-        case Phase.STOPPING:
-            return OrderName.KILL if c.kill else OrderName.STOP
+            return OrderName.LOOK if a is not None and a.lost else OrderName.START
         case Phase.REMOVING:
             return OrderName.REMOVE if c.engine_id is not None else None
         case Phase.RUNNING if c.cgroup is None:

@@ -4,7 +4,7 @@ import re
 
 from ds01d.core.admitting import admit, limits_of, may_act_for
 from ds01d.core.events import CreateRequested, Done, Failed
-from ds01d.core.moves import back_off, engine_failure, fail, hold_until, promise, release
+from ds01d.core.moves import back_off, engine_failure, fail, hold, hold_until, promise, release
 from ds01d.core.requests import open_operation, repeated
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Claim
@@ -84,8 +84,7 @@ def exists(tx: Tx, c: Container, engine_id: EngineId) -> None:
         why="created, not started yet",
     )
     if a is not None:
-        deadline = hold_until(tx.now, tx.state.policy.limits(c.uid).created_timeout)
-        tx.claim(a, claim=Claim.HELD, deadline=deadline)
+        hold(tx, a, hold_until(tx.now, tx.state.policy.limits(c.uid).created_timeout))
 
 
 def failed(tx: Tx, c: Container, e: Failed) -> None:

@@ -4,8 +4,10 @@ from msgspec.structs import replace
 
 from ds01d.core import effects as do
 from ds01d.core.events import Blinded, Probed
+from ds01d.core.moves import release
 from ds01d.core.state import SlotUse
 from ds01d.core.tx import Tx
+from ds01d.model.allocation import Claim
 from ds01d.model.facts import CgroupStatus, EngineStatus, ForeignContainer, GpuProcess
 from ds01d.model.gpu import Gpu, Slot, slot_id
 from ds01d.model.ids import EngineId, GpuUuid, SlotId
@@ -142,7 +144,9 @@ def _mark_lost(tx: Tx) -> None:
         slot_now = tx.state.slots.rows[slot.id]
         holder = tx.state.allocations.one("slot", slot.id)
         if holder is not None and slot_now.lost and not holder.lost:
-            tx.claim(holder, lost=True)
+            gone = tx.claim(holder, lost=True)
+            if gone.claim is Claim.HELD:
+                release(tx, gone, "its GPU is gone")
             c = tx.state.containers.get(holder.container)
             words = f"GPU {slot.name} is gone: {c.name if c is not None else 'its container'} has lost it"
             tx.emit(do.Tell(uid=holder.uid, container=holder.container, text=words))

@@ -105,7 +105,7 @@ def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
             tx, c, "its processes are not gone" if look.cgroup is CgroupStatus.OCCUPIED else "its cgroup cannot be read"
         )
         return
-    remains = None if a.lost else remaining(tx, a.slots, look)
+    remains = remaining(tx, a.slots, look)
     if remains is not None:
         _lingering(tx, c, a, remains, known=look.slots is not None)
         return
@@ -130,10 +130,13 @@ def remaining(tx: Tx, slots: tuple[SlotId, ...], look: Look) -> str | None:
     """What is still there on these slots, in words; None: nothing, and that was seen."""
     if not slots:
         return None
+    there = [s for s in slots if (slot := tx.state.slots.get(s)) is not None and not slot.lost]
+    if not there:
+        return None
     if look.slots is None:
         return look.trouble or "NVML does not answer"
     seen = {s.slot: s for s in look.slots}
-    for slot_id in slots:
+    for slot_id in there:
         words = _left(tx, slot_id, seen.get(slot_id))
         if words is not None:
             return words

@@ -79,7 +79,9 @@ def _words(e: Failed) -> str:
 def not_running(tx: Tx, c: Container, look: Look) -> None:
     """A look at a container that should be starting found it not running, and that it did not run meanwhile."""
     a = tx.state.allocation_of(c.id)
-    if c.trouble is None and c.attempts < TRIES_MAX:
+    if a is not None and a.lost:
+        c = tx.change(c, trouble="its GPU is gone")
+    elif c.trouble is None and c.attempts < TRIES_MAX:
         tx.change(c, attempts=c.attempts + 1, retry_at=None if c.attempts == 0 else tx.now + back_off(c.attempts - 1))
         return
     message, _, hint = (c.trouble or "the engine did not start it, and does not say why").partition("\n")
@@ -100,7 +102,8 @@ def permit_failed(tx: Tx, c: Container, e: Failed) -> None:
     tx.change(c, attempts=attempts, retry_at=tx.now + back_off(attempts - 1))
     if attempts == 3:  # noqa: PLR2004  # the patience of every retry
         words = f"cannot write the permission of {c.name}: {e.message}"
-        fail(tx, c, engine_failure("cannot_save", words, e.hint or "an operator has to look at /run/cdi and /run/ds01"))
+        failure = engine_failure("cannot_save", words, e.hint or "an operator has to look at /run/cdi and /run/ds01")
+        fail(tx, c, failure, Verb.CREATE, Verb.START)
         tx.emit(do.Alert(container=c.id, text=words))
         a = tx.state.allocation_of(c.id)
         now = tx.state.containers.rows[c.id]
