@@ -1,0 +1,46 @@
+"""`python -m tests.sim`: random histories until so many steps are made; a failure prints what replays it."""
+
+import argparse
+import subprocess
+import sys
+import time
+
+from tests.sim.swarm import Failure, history, shrink
+from tests.sim.telling import tell
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="the first seed; printed with every run")
+    parser.add_argument("--steps", type=int, default=100_000, help="how many steps, over as many histories as it takes")
+    parser.add_argument("--history", type=int, help="only this history of the seed")
+    parser.add_argument("--no-shrink", action="store_true", help="print a failing history as it was")
+    args = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    print(f"seed {args.seed} at commit {commit.stdout.strip() or 'unknown'}")
+    began, steps, n = time.monotonic(), 0, args.history or 0
+    while steps < args.steps:
+        made, failure = history(f"{args.seed}/{n}")
+        steps += made
+        if failure is not None:
+            _report(failure, args.seed, n, whole=args.no_shrink)
+            return 1
+        if args.history is not None:
+            break
+        n += 1
+    spent = time.monotonic() - began
+    print(f"{steps} steps in {n} histories without a fault, {steps / spent:.0f} steps/s")
+    return 0
+
+
+def _report(failure: Failure, seed: int, n: int, *, whole: bool) -> None:
+    print(failure.where)
+    print(f"history {n} of seed {seed} went wrong after {len(failure.history)} moves: {failure.words}")
+    short = failure if whole else shrink(failure)
+    print(f"in short, {len(short.history)} moves: {short.words}\n")
+    tell(short)
+    print(f"\nagain: python -m tests.sim --seed {seed} --history {n}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Left alone, everything comes home: all faults are off, time passes, and nothing may be left over."""
+
+from ds01d.core import events as ev
+from ds01d.model.facts import EngineStatus
+from ds01d.model.ids import EngineId
+from tests.sim.play import OPERATOR, Play
+
+#: Rounds of five seconds of calm: longer than every hold, back-off and pause of this world.
+ROUNDS = 400
+
+
+class Restless(AssertionError):
+    """Something did not come to its end."""
+
+
+def leave_alone(play: Play) -> int:
+    """Let the world calm down; give the steps that took."""
+    steps = _calm(play)
+    m, e = play.machine, play.engine
+    quiet = 0
+    for _ in range(ROUNDS):
+        for made in list(e.made.values()):
+            made.unread = False
+            e.raw_kill(made)
+        steps += _work(play)
+        play.do("ask listing", 0)
+        steps += _work(play)
+        play.do("picture", 0)
+        if not _left(play):
+            quiet += 1
+            if quiet == 2:
+                return steps
+        else:
+            quiet = 0
+        m.now += 4.0
+        play.do("soon", 0)
+    raise Restless("; ".join(_left(play)[:4]))
+
+
+def _calm(play: Play) -> int:
+    """All that does harm is over."""
+    m, e = play.machine, play.engine
+    m.blind = False
+    play.disk.full = False
+    m.foreign.clear()
+    for card in m.cards:
+        card.lost = False
+    if not e.up:
+        e.come_up()
+    play.do("boot", 0)
+    play.do("settle", 0)
+    return 2
+
+
+def _work(play: Play) -> int:
+    """Everything that can go on goes on."""
+    steps = 0
+    moves = (
+        *("settle", "end save", "begin save", "execute", "advance", "obeys", "notice", "answer", "step", "refresh"),
+        *("reconnect", "hint", "let go", "listing", "wake"),
+    )
+    for _ in range(3000):
+        if not any(play.do(name, 0) for name in moves):
+            return steps
+        steps += 1
+    raise Restless(f"it never comes to rest: {play.daemon and play.daemon.restless()[:3]}")
+
+
+def _left(play: Play) -> list[str]:
+    """What is not at home yet, in words."""
+    d = play.daemon
+    assert d is not None
+    s, m = d.state, play.machine
+    left = d.restless()
+    left += [f"{o.verb} of {o.container} is pending" for o in s.operations if o.finished_at is None]
+    left += [f"{a.container} keeps {a.slots} as {a.claim}" for a in s.allocations]
+    left += [f"{c.id} blocks {c.blocks}" for c in s.containers if c.blocks]
+    left += [f"{c.id} is {c.phase}" for c in s.containers if c.phase not in {"stopped"} or c.frozen or c.stray]
+    gpus = {c.key for c in s.containers if c.wants_gpu or c.engine_id is None}
+    known = {c.key for c in s.containers}
+    left += [f"a stray permission {k}" for k in {**m.grants, **m.specs} if k in gpus or k not in known]
+    cpu = [c for c in s.containers if not c.wants_gpu]
+    left += [f"{c.id} has no permission" for c in cpu if c.key not in m.grants or c.key not in m.specs]
+    left += [f"{p.container} runs on as a ghost" for p in m.procs.values() if not _runs(play, p.container)]
+    return left
+
+
+def _runs(play: Play, engine_id: EngineId) -> bool:
+    made = play.engine.made.get(engine_id)
+    return made is not None and made.status is EngineStatus.RUNNING
+
+
+__all__ = ["OPERATOR", "Restless", "ev", "leave_alone"]

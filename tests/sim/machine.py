@@ -1,0 +1,191 @@
+"""The machine below everything: processes, cgroups, cards, files and the clock. It obeys, and knows nothing of ds01d.
+
+Processes that got past the guard use the slots of their permission. The one law that the simulation is about stands
+here: no two containers' processes on one slot, nor on a slice and its card.
+"""
+
+from ds01d.model.ids import EngineId, Key, SlotId
+from ds01d.model.probe import GpuSeen, SliceSeen
+
+
+class Unsafe(AssertionError):
+    """The world became what it must never be."""
+
+
+class Proc:
+    """A container's process tree, from its cgroup being filled to its end."""
+
+    __slots__ = ("alive", "container", "guarded", "serial", "slots")
+
+    def __init__(self, serial: int, container: EngineId, slots: tuple[SlotId, ...]) -> None:
+        self.serial = serial
+        self.container = container
+        self.slots = slots
+        #: The guard has let it through: it runs the user's code and uses the slots.
+        self.guarded = False
+        self.alive = True
+
+
+class Grant:
+    """What the guard reads."""
+
+    __slots__ = ("engine_id", "generation", "slots")
+
+    def __init__(self, engine_id: EngineId, generation: str, slots: tuple[SlotId, ...]) -> None:
+        self.engine_id = engine_id
+        self.generation = generation
+        self.slots = slots
+
+    def same(self, other: "Grant | None") -> bool:
+        return other is not None and (self.engine_id, self.generation, self.slots) == (
+            other.engine_id,
+            other.generation,
+            other.slots,
+        )
+
+
+class Card:
+    """A card; cut into slices or not."""
+
+    __slots__ = ("lost", "mig", "n", "slices")
+
+    def __init__(self, n: int, slices: int) -> None:
+        self.n = n
+        self.slices = slices
+        self.mig = slices > 0
+        self.lost = False
+
+    @property
+    def uuid(self) -> str:
+        return f"GPU-{self.n}"
+
+    def slots(self) -> tuple[SlotId, ...]:
+        if not self.mig:
+            return (SlotId(self.uuid),)
+        return tuple(SlotId(f"{self.uuid}/3g.40gb@{4 * i}") for i in range(self.slices))
+
+
+class Machine:
+    """Processes, files under /run, cards, and what time it is."""
+
+    def __init__(self, cards: list[Card]) -> None:
+        self.now = 1_800_000_000.0
+        self.boots = 1
+        self.serial = 0
+        self.procs: dict[int, Proc] = {}
+        #: Living processes by container.
+        self.cgroups: dict[EngineId, dict[int, Proc]] = {}
+        self.grants: dict[Key, Grant] = {}
+        self.specs: dict[Key, Grant] = {}
+        self.cards = cards
+        self.blind = False
+        #: MiB that the driver still holds on a slot after its process has ended.
+        self.lingering: dict[SlotId, int] = {}
+        #: Slots used by something that is not ours: its name and the slot.
+        self.foreign: dict[SlotId, EngineId] = {}
+
+    # ---- processes
+
+    def spawn(self, container: EngineId, slots: tuple[SlotId, ...]) -> Proc:
+        self.serial += 1
+        proc = Proc(self.serial, container, slots)
+        self.procs[proc.serial] = proc
+        self.cgroups.setdefault(container, {})[proc.serial] = proc
+        return proc
+
+    def let_in(self, proc: Proc) -> None:
+        """The guard has let it through."""
+        for other in self.procs.values():
+            if other.guarded and other.container != proc.container and touching(other.slots, proc.slots):
+                raise Unsafe(f"{proc.container} and {other.container} both run on {set(proc.slots) & set(other.slots)}")
+        proc.guarded = True
+
+    def end(self, proc: Proc, lingering_mib: int = 0) -> None:
+        proc.alive = False
+        self.procs.pop(proc.serial, None)
+        inside = self.cgroups.get(proc.container, {})
+        inside.pop(proc.serial, None)
+        if not inside:
+            self.cgroups.pop(proc.container, None)
+        if lingering_mib and proc.guarded:
+            for slot in proc.slots:
+                self.lingering[slot] = lingering_mib
+
+    def users(self, slot: SlotId) -> list[Proc]:
+        """Processes past the guard on this slot or on one that touches it."""
+        return [p for p in self.procs.values() if p.guarded and touching(p.slots, (slot,))]
+
+    def reboot(self) -> None:
+        self.boots += 1
+        for proc in list(self.procs.values()):
+            self.end(proc)
+        self.grants.clear()
+        self.specs.clear()
+        self.lingering.clear()
+        self.foreign.clear()
+        self.blind = False
+        for card in self.cards:
+            card.lost = False
+
+    # ---- cards
+
+    def here(self) -> set[SlotId]:
+        return {s for card in self.cards if not card.lost for s in card.slots()}
+
+    def seen(self) -> tuple[GpuSeen, ...]:
+        """The cards as NVML shows them."""
+        return tuple(self._seen(card) for card in self.cards)
+
+    def _seen(self, card: Card) -> GpuSeen:
+        slots = card.slots()
+        used = [self.lingering.get(s, 0) + (9000 if self.on(s) else 0) for s in slots]
+        slices: tuple[SliceSeen, ...] = ()
+        if card.mig:
+            slices = tuple(
+                SliceSeen(
+                    profile="3g.40gb",
+                    start=4 * i,
+                    size=4,
+                    compute=3,
+                    compute_of=7,
+                    gi=i + 1,
+                    ci=0,
+                    uuid=f"MIG-{card.n}-{i}",
+                    memory_total_mib=40_000,
+                    memory_used_mib=used[i],
+                )
+                for i in range(card.slices)
+            )
+        return GpuSeen(
+            uuid=card.uuid,
+            index=card.n,
+            minor=card.n,
+            name="H100",
+            memory_total_mib=80_000,
+            memory_used_mib=sum(used),
+            memory_v2=True,
+            mig=card.mig,
+            slices=slices,
+            processes=(),
+            lost=card.lost,
+        )
+
+    def on(self, slot: SlotId) -> list[EngineId]:
+        """Who uses exactly this slot, as NVML would list it."""
+        found = [p.container for p in self.procs.values() if p.guarded and slot in p.slots]
+        if slot in self.foreign:
+            found.append(self.foreign[slot])
+        return found
+
+
+def touching(some: tuple[SlotId, ...], others: tuple[SlotId, ...]) -> bool:
+    """Whether two sets of slots share one, or one holds a slice of the other's card."""
+    for a in some:
+        for b in others:
+            if a == b:
+                return True
+            card_a, _, slice_a = a.partition("/")
+            card_b, _, slice_b = b.partition("/")
+            if card_a == card_b and (not slice_a or not slice_b):
+                return True
+    return False
