@@ -39,31 +39,41 @@ def choose_container(command: Command, given: Given) -> None:
     if not at_terminal():
         all_ = ", or --all" if any(o.name == "--all" for o in command.options) else ""
         raise UsageError(f"which container? {command.name} NAME{all_}; `container-list` lists yours")
-    wish = {"user": given.params["user"]} if "user" in given.params else {}
-    answer = call("container.list", wish, show="json", again=True)
-    if answer.exit_code:
-        raise Declined(complaint(answer), answer.exit_code)
-    rows = _containers(answer)
+    rows = containers_of(given)
     if not rows:
         raise Declined("there are no containers yet; make one with `container-create NAME IMAGE`", _EXIT_NOT_FOUND)
-    several = len({row["user"] for row in rows}) > 1
-    shown_as = [_line(row, several=several) for row in rows]
-    row = rows[choose(shown_as, "which one?")]
-    given.params["name"] = row["name"]
+    several = len({row.get("user") for row in rows}) > 1
+    chosen = choose([_line(row, several=several) for row in rows], "which one?", "none")
+    if chosen is None:
+        raise Declined("nothing chosen, nothing done", _EXIT_REFUSED)
+    given.params["name"] = rows[chosen]["name"]
     if posix.getuid() == 0 or several:
-        given.params.setdefault("user", row["user"])
+        given.params.setdefault("user", rows[chosen].get("user"))
 
 
-def choose(lines: list[str], question: str) -> int:
-    """One of several, by its number; the index in the list."""
+def choose(lines: list[str], question: str, otherwise: str) -> int | None:
+    """One of several, by its number: the index in the list; None: nothing but Enter, which means `otherwise`."""
     write(2, "".join([f"{n:3}  {line}\n" for n, line in enumerate(lines, 1)]).encode(errors="replace"))
     while True:
-        said = ask(f"{question} [1-{len(lines)}, Enter for none] ")
+        said = ask(f"{question} [1-{len(lines)}, Enter for {otherwise}] ")
         if not said:
-            raise Declined("nothing chosen, nothing done", _EXIT_REFUSED)
+            return None
         if said.isascii() and said.isdigit() and 1 <= int(said) <= len(lines):
             return int(said) - 1
         write(2, f"{said!r} is none of the numbers 1 to {len(lines)}\n".encode(errors="replace"))
+
+
+def choose_image(given: Given) -> None:
+    """Ask for an image, unless one's own is called like the container; Enter leaves it to the daemon."""
+    answer = call("image.list", _of_user(given), show="json", again=True)
+    images = _rows(answer, "images")
+    own = {str(i["name"]) for i in images if i.get("own")}
+    if not images or own & {given.params["name"], f"{given.params['name']}-image"}:
+        return
+    write(2, b"from which image?\n")
+    names = [str(i["name"]) for i in images]
+    if (chosen := choose(names, "image", "the default")) is not None:
+        given.params["image"] = names[chosen]
 
 
 def complaint(answer: Answer) -> str:
@@ -73,30 +83,50 @@ def complaint(answer: Answer) -> str:
     if not isinstance(error, dict):
         return answer.body.decode(errors="replace").strip()
     message, hint = str(error.get("message", "")), str(error.get("hint") or "")
-    return f"{message}\n{hint}" if hint else message
+    return f"{message}\nhint: {hint}" if hint else message
 
 
 def agreed(given: Given, method: str) -> int | None:
     """Show what would happen and ask whether it shall; None: yes, else the exit code to end with."""
+    must_ask()
+    answer = call(method, {**given.params, "dry_run": True}, show=form(given), again=True)
+    if answer.exit_code:
+        return shown(answer, given)
+    write(2, answer.body)
+    return confirmed()
+
+
+def must_ask() -> None:
+    """Nobody is asked where nobody sits."""
     if not at_terminal():
         raise UsageError("there is no terminal to ask on: add --yes if you mean it, or --dry-run to see what it does")
-    answer = call(method, {**given.params, "dry_run": True}, again=True)
-    if answer.exit_code:
-        if form(given) == "text":
-            return shown(answer, given)
-        return shown(call(method, {**given.params, "dry_run": True}, show="json", again=True), given)
-    write(2, answer.body)
+
+
+def confirmed() -> int | None:
+    """None for a yes, else the exit code to end with."""
     if ask("go on? [y/N] ").lower() in ("y", "yes"):
         return None
     raise Declined("nothing done", _EXIT_REFUSED)
 
 
-def _containers(answer: Answer) -> list[dict[str, str]]:
-    value = result_of(answer)
-    rows = value.get("containers") if isinstance(value, dict) else None
+def containers_of(given: Given) -> list[dict[str, object]]:
+    """One's own containers, or those of whom an operator names."""
+    answer = call("container.list", _of_user(given), show="json", again=True)
+    if answer.exit_code:
+        raise Declined(complaint(answer), answer.exit_code)
+    return _rows(answer, "containers")
+
+
+def _of_user(given: Given) -> dict[str, object]:
+    return {"user": given.params["user"]} if "user" in given.params else {}
+
+
+def _rows(answer: Answer, key: str) -> list[dict[str, object]]:
+    value = None if answer.exit_code else result_of(answer)
+    rows = value.get(key) if isinstance(value, dict) else None
     return [r for r in rows if isinstance(r, dict) and "name" in r] if isinstance(rows, list) else []
 
 
-def _line(row: dict[str, str], *, several: bool) -> str:
-    owner = f"{row.get('user', ''):12} " if several else ""
-    return f"{owner}{row['name']:24} {row.get('status', '')}"
+def _line(row: dict[str, object], *, several: bool) -> str:
+    owner = f"{row.get('user', '')!s:12} " if several else ""
+    return f"{owner}{row['name']!s:24} {row.get('status', '')!s}"

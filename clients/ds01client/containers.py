@@ -7,7 +7,7 @@ from ds01client.options import (
     HELP,
     JSON,
     PATH,
-    PATHS,
+    SECONDS,
     USER,
     WHOLE,
     YES,
@@ -32,13 +32,14 @@ WISHES = (
     *GPU_WISHES,
     CPU_ONLY,
     Option("-w --workspace", "DIR", "what is at /workspace (~/workspace)", param="workspace", kind=PATH),
-    Option("-d --data", "DIR", "show this directory inside too; may be given again", param="data", kind=PATHS),
-    Option("-m --models", "DIR", "the same, for models", param="models", kind=PATHS),
+    Option("-d --data", "DIR", "a directory of data to be seen inside too", param="data", kind=PATH),
+    Option("-m --models", "DIR", "the same, for models", param="models", kind=PATH),
     NETWORK,
 )
 IMAGE = Option("--image", "IMAGE", "the same as naming it after NAME", param="image")
-_ALL = Option("-a --all", "", "all of them", param="all")
-_NAME = ("[NAME]", "which container; on a terminal you may choose from a list instead")
+_ALL = Option("-a --all", "", "all of yours")
+#: Left out by somebody at a terminal, it is asked for.
+NAME = ("[NAME]", "which container; on a terminal you may choose from a list instead")
 
 CREATE = Command(
     "container-create",
@@ -56,10 +57,12 @@ CREATE = Command(
         ("container-run thesis", "afterwards: start it and open a shell in it"),
     ),
 )
+GRACE = Option("-t --time", "DURATION", "how long it may take to end, such as 30s", param="grace_s", kind=SECONDS)
+FORCE = Option("-f --force", "", "end it at once")
 START = Command(
     "container-start",
     "start a container and leave it running",
-    operands=(_NAME,),
+    operands=(NAME,),
     options=(USER, DRY_RUN),
     text="A container that still holds its GPU gets the same one; one that is parked asks for a GPU anew.",
     examples=(("container-start thesis", "start it"), ("container-run thesis", "start it and open a shell in it")),
@@ -67,10 +70,10 @@ START = Command(
 STOP = Command(
     "container-stop",
     "stop a container; its GPU is held for a while, so that you can go on",
-    operands=(_NAME,),
+    operands=(NAME,),
     options=(
-        Option("-t --time", "DURATION", "let it end by itself for so long, such as 30s", param="grace"),
-        Option("-f --force", "", "end it at once", param="force"),
+        GRACE,
+        FORCE,
         Option("--release", "", "give its GPU back at once; its files stay", param="release"),
         _ALL,
         USER,
@@ -106,7 +109,7 @@ def _cleanup(name: str, summary: str) -> Command:
     return Command(
         name,
         summary,
-        operands=(_NAME,),
+        operands=(NAME,),
         options=_CLEANUP_OPTIONS,
         text=_CLEANUP_TEXT,
         examples=(
@@ -122,7 +125,7 @@ REMOVE = _cleanup("container-remove", "the same as container-cleanup")
 WHY = Command(
     "container-why",
     "why a container is as it is, and what will happen to it when",
-    operands=(_NAME,),
+    operands=(NAME,),
     options=(USER,),
 )
 COMMANDS = {c.name: c for c in (CREATE, START, STOP, LIST, CLEANUP, REMOVE, WHY)}
@@ -147,13 +150,14 @@ def main(name: str, words: list[str]) -> int:
             name_one(command, given)
             return change(given, "container.start", request_id=True)
         case "container-stop":
-            name_one(command, given)
-            return change(given, "container.stop", confirm=given.has(_ALL))
+            return _stop(command, given)
         case "container-why":
             name_one(command, given)
             return shown(call("container.why", given.params, show=form(given), again=True), given)
         case _:
             name_one(command, given)
+            if given.has(_ALL):
+                return _all(given, "container.remove", _REMOVABLE)
             return change(given, "container.remove", confirm=True)
 
 
@@ -161,7 +165,35 @@ def _create(given: Given) -> int:
     if "name" not in given.params:
         raise UsageError("what is it to be called? container-create NAME IMAGE")
     settle_wishes(given)
+    if "image" not in given.params:
+        from ds01client.asking import at_terminal, choose_image  # noqa: PLC0415  # needed by people at a terminal only
+
+        if at_terminal():
+            choose_image(given)
     return change(given, "container.create", request_id=True)
+
+
+#: In which states there is something to stop, to give back, to remove; the daemon has the last word on each.
+_STOPPABLE = ("running", "starting")
+_RELEASABLE = (*_STOPPABLE, "created", "stopped")
+_REMOVABLE = (*_RELEASABLE, "parked", "stopping", "creating")
+
+
+def _stop(command: Command, given: Given) -> int:
+    if given.has(FORCE):
+        if given.has(GRACE):
+            raise UsageError("--force means at once, and --time gives it time: leave one of them out")
+        given.params["grace_s"] = 0
+    name_one(command, given)
+    if given.has(_ALL):
+        return _all(given, "container.stop", _RELEASABLE if "release" in given.params else _STOPPABLE)
+    return change(given, "container.stop")
+
+
+def _all(given: Given, method: str, states: tuple[str, ...]) -> int:
+    from ds01client.every import change_all  # noqa: PLC0415  # needs threads and json, which one container does not
+
+    return change_all(given, method, states)
 
 
 def settle_wishes(given: Given) -> None:
@@ -209,6 +241,7 @@ def change(given: Given, method: str, *, confirm: bool = False, request_id: bool
 
 
 #: Said when somebody stops waiting.
+GOES_ON_ALL = "ds01d goes on with what it was asked: `container-list` shows how things stand"
 GOES_ON = "ds01d goes on with it: `container-list` shows how it stands, `container-why {name}` why"
 
 

@@ -38,23 +38,32 @@ def launch(names: list[str], words: list[str]) -> int:
         code = module.main(name, words)
         assert isinstance(code, int)
     except UsageError as e:
-        hint = f"`{_spoken(name, words)} --help` shows what it takes"
+        hint = e.hint or f"`{_spoken(name, words)} --help` shows what it takes"
         code = _fail(words, f"{name}: {e}", hint, "usage", _EXIT_USAGE)
     except NotText as e:
         why = f"{name}: {e} is not UTF-8 text, and nothing else can be sent"
         code = _fail(words, why, "rename it, or set a UTF-8 locale", "usage", _EXIT_USAGE)
     except Unreachable as e:
         message, _, hint = str(e).partition("\n")
-        code = _fail(words, f"{name}: {message}", hint, "unreachable", EXIT_UNREACHABLE)
+        code = _fail(words, message, hint, "unreachable", EXIT_UNREACHABLE)
     except Declined as e:
-        return _say(f"{name}: {e}", e.exit_code)
+        code = _say(str(e), e.exit_code)
     except BrokenPipeError:
         return _EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
-        return _EXIT_INTERRUPTED
+        return _interrupted()
     else:
         return code
     return _EXIT_OWN_FAILURE.get(name, code)
+
+
+def _interrupted() -> int:
+    """End of SIGINT itself, so that a loop in a shell ends too."""
+    import signal  # noqa: PLC0415  # slow to import, and rarely needed
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    posix.kill(posix.getpid(), signal.SIGINT)
+    return _EXIT_INTERRUPTED
 
 
 def _spoken(name: str, words: list[str]) -> str:
@@ -70,7 +79,7 @@ def _fail(words: list[str], message: str, hint: str, kind: str, code: int) -> in
         sys.stdout.write(f'{{"error":{{{fields}}}}}\n')
         sys.stdout.flush()
         return code
-    return _say(f"{message}\n{hint}" if hint else message, code)
+    return _say(f"{message}\nhint: {hint}" if hint else message, code)
 
 
 def _say(text: str, code: int) -> int:

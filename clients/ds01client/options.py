@@ -10,8 +10,7 @@ FLAG = "flag"
 TEXT = "text"
 WHOLE = "whole number"
 PATH = "path"
-#: As PATH, and may be given several times.
-PATHS = "paths"
+SECONDS = "duration"
 
 _COLUMN = 24
 _DIGITS_MAX = 9
@@ -19,6 +18,11 @@ _DIGITS_MAX = 9
 
 class UsageError(Exception):
     """The arguments cannot be meant: says which one and what was expected."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        #: What to do instead, where it is not to read the command's help.
+        self.hint = hint
 
 
 class Declined(Exception):
@@ -56,7 +60,7 @@ class Command:
 
     __slots__ = ("examples", "name", "operands", "options", "rest", "summary", "text")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the row of a table
         self,
         name: str,
         summary: str,
@@ -65,6 +69,7 @@ class Command:
         rest: str = "",
         options: tuple[Option, ...] = (),
         text: str = "",
+        json: bool = True,
         examples: "tuple[tuple[str, str], ...]" = (),
     ) -> None:
         self.name = name
@@ -74,7 +79,7 @@ class Command:
         self.operands = operands
         #: What may follow `--`.
         self.rest = rest
-        self.options = (*options, JSON, HELP)
+        self.options = (*options, JSON, HELP) if json else (*options, HELP)
         self.text = text
         #: (command line, what it does).
         self.examples = examples
@@ -120,8 +125,10 @@ def parse(command: Command, words: list[str]) -> Given:
             _take(command, given, flag, value if equals else None, todo)
         elif word.startswith("-") and word != "-":
             _cluster(command, given, word[1:], todo)
-        else:
+        elif len(given.operands) < len(command.operands):
             given.operands.append(word)
+        else:
+            raise _one_too_many(command, given, word, todo)
     if given.has(HELP):
         return given
     _operands(command, given)
@@ -163,10 +170,6 @@ def _take(command: Command, given: Given, flag: str, value: str | None, todo: li
                 raise UsageError(f"{flag} needs a value: {flag} {option.word}")
             value = todo.pop(0)
         meant = _meant(option, flag, value)
-    if option.kind == PATHS:
-        before = given.params.get(option.param, [])
-        assert isinstance(before, list)
-        meant = [*before, meant]
     given.options[option.name] = meant
     if option.param:
         given.params[option.param] = meant
@@ -179,9 +182,29 @@ def _meant(option: Option, flag: str, value: str) -> object:
         if not (value.isascii() and value.isdigit()) or len(value) > _DIGITS_MAX:
             raise UsageError(f"{flag} expects a whole number, such as {flag} 2, and was given {value!r}")
         return int(value)
-    if option.kind in (PATH, PATHS):
+    if option.kind == PATH:
         return absolute(value)
+    if option.kind == SECONDS:
+        return seconds(flag, value)
     return value
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(flag: str, text: str) -> int:
+    """`90s`, `30m`, `1h30m`; a bare number could mean anything, so it means nothing."""
+    total, number = 0, ""
+    for letter in text:
+        if letter.isascii() and letter.isdigit() and len(number) < _DIGITS_MAX:
+            number += letter
+        elif letter in _UNITS and number:
+            total, number = total + int(number) * _UNITS[letter], ""
+        else:
+            raise UsageError(f"{flag} expects a duration, such as {flag} 30s or {flag} 1h30m, and was given {text!r}")
+    if number:
+        raise UsageError(f"{flag} expects a unit: {flag} {text}s for seconds, {flag} {text}m for minutes")
+    return total
 
 
 def absolute(path: str) -> str:
@@ -197,19 +220,22 @@ def absolute(path: str) -> str:
     return here if path in ("", ".") else f"{here.rstrip('/')}/{path}"
 
 
+def _one_too_many(command: Command, given: Given, word: str, todo: list[str]) -> UsageError:
+    if command.rest:
+        meant = " ".join([command.name, *given.operands, "--", word, *todo])
+        return UsageError(f"a command comes after --, such as: {meant}")
+    names = " ".join([shown for shown, _ in command.operands])
+    return UsageError(f"cannot tell what {word!r} is for: {command.name} takes {names or 'no name'}")
+
+
 def _operands(command: Command, given: Given) -> None:
-    names = [shown for shown, _ in command.operands]
-    if len(given.operands) > len(names):
-        extra = given.operands[len(names)]
-        if command.rest:
-            raise UsageError(f"put -- before the command: {command.name} {' '.join(names)} -- {extra} …")
-        raise UsageError(f"cannot tell what {extra!r} is for: it takes {' '.join(names) or 'no names'}")
     if given.rest and not command.rest:
         raise UsageError(f"cannot tell what {given.rest[0]!r} after -- is for")
-    for shown, word in zip(names, given.operands, strict=False):
+    for (shown, _), word in zip(command.operands, given.operands, strict=False):
+        name = shown.strip("[]")
         if not word:
-            raise UsageError(f"{shown.strip('[]')} is empty")
-        given.params[shown.strip("[]").lower()] = word
+            raise UsageError(f"{name} is empty")
+        given.params[name.lower()] = word
 
 
 def usage(command: Command) -> str:

@@ -9,6 +9,10 @@ import posix
 import sys
 from time import monotonic, sleep
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 #: Ours; the daemon says its own in each answer.
 VERSION = "0.1.0"
 
@@ -35,7 +39,7 @@ class NotText(ValueError):
     """An argument that is not UTF-8 cannot be sent as JSON."""
 
 
-class _Broken(Exception):
+class Broken(Exception):
     """The answer ended before it was complete."""
 
 
@@ -102,7 +106,7 @@ def call(
 ) -> Answer:
     """Ask the daemon. `again`: the request may be sent twice, so a daemon that restarts meanwhile is waited for."""
     body = f'{{"jsonrpc":"2.0","id":1,"method":{quote(method)},"params":{encode(params)}}}'.encode()
-    head = (
+    heads = (
         f"POST /rpc HTTP/1.1\r\nHost: ds01\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         f"Connection: close\r\nDs01-Show: {show}\r\nDs01-Terminal: {_terminal()}\r\nDs01-Client: {VERSION}\r\n\r\n"
     )
@@ -110,8 +114,8 @@ def call(
     tried = False
     while True:
         try:
-            answer = _ask(head.encode() + body, patience_s)
-        except (_Broken, Unreachable, ConnectionError) as e:
+            answer = _ask(heads.encode() + body, patience_s)
+        except (Broken, Unreachable, ConnectionError) as e:
             # Once it was there, it may be restarting; if it never was, waiting helps nobody.
             gone = isinstance(e, Unreachable)
             if not again or (gone and not tried) or monotonic() > end:
@@ -123,7 +127,7 @@ def call(
             return answer
 
 
-_HALF = "ds01d broke off before it had answered; what was asked may have been done all the same: see `container-list`"
+_HALF = "ds01d broke off before it had answered\nwhat was asked may have been done all the same: see `container-list`"
 
 
 def _terminal() -> str:
@@ -143,7 +147,8 @@ def connect(path: str) -> "_socket.socket":
         sock.connect(path)
     except OSError as e:
         sock.close()
-        raise Unreachable(f"cannot reach ds01d at {path}: {(e.strerror or str(e)).lower()}\n{_LOOK}") from None
+        why = (e.strerror or str(e)).lower()
+        raise Unreachable(f"cannot reach ds01d at {path}: {why}\n{_LOOK}") from None
     return sock
 
 
@@ -153,31 +158,36 @@ _LOOK = "it may not be running: look with `systemctl status ds01d`, or tell an o
 def _ask(request: bytes, patience_s: float) -> Answer:
     sock = connect(socket_path())
     try:
-        sock.settimeout(_REMARK_S)
+        sock.settimeout(patience_s)
         try:  # noqa: SIM105  # contextlib takes longer to import than all of this
             sock.sendall(request)
         except (BrokenPipeError, ConnectionResetError):
             pass  # Refused before all was sent: the answer says why, if there is one.
-        return _answer(_Reader(sock, patience_s))
+        return _answer(Reader(sock, patience_s))
     finally:
         sock.close()
 
 
-class _Reader:
+class Reader:
     """Takes an answer in piece by piece, within limits."""
 
-    def __init__(self, sock: "_socket.socket", patience_s: float) -> None:
+    def __init__(self, sock: "_socket.socket", patience_s: float, *, remark: bool = True) -> None:
         self._sock = sock
-        self._end = monotonic() + patience_s
         self._seen = bytearray()
         self._at = 0
-        self._remarked = False
+        self._remarked = not remark or not posix.isatty(2)
+        self.wait_for(patience_s)
+
+    def wait_for(self, patience_s: float) -> None:
+        """Give it so long from now."""
+        self._end = monotonic() + patience_s
+        self._sock.settimeout(min(patience_s, _REMARK_S))
 
     def line(self) -> bytes:
         """Up to the next line's end, without it."""
         while (end := self._seen.find(b"\r\n", self._at)) < 0:
             if len(self._seen) - self._at > _HEAD_MAX:
-                raise Unreachable(_STRANGE)
+                raise Unreachable(STRANGE)
             self._more()
         line = bytes(self._seen[self._at : end])
         self._at = end + 2
@@ -186,7 +196,7 @@ class _Reader:
     def exactly(self, size: int) -> bytes:
         """So many bytes."""
         if size > _BODY_MAX:
-            raise Unreachable(_STRANGE)
+            raise Unreachable(STRANGE)
         while len(self._seen) - self._at < size:
             self._more()
         self._at += size
@@ -199,61 +209,66 @@ class _Reader:
             self._wait()
             return
         if not piece:
-            raise _Broken
+            raise Broken
         self._seen += piece
 
     def _wait(self) -> None:
         if monotonic() > self._end:
             raise Unreachable(f"ds01d does not answer\n{_LOOK}")
-        if not self._remarked and posix.isatty(2):
+        if not self._remarked:
             self._remarked = True
             sys.stderr.write("still waiting for ds01d; Ctrl-C stops the waiting, not what was asked\n")
 
 
-_STRANGE = f"what answers there is not ds01d: check DS01_SOCKET, or unset it to use {_SOCKET}"
+STRANGE = f"what answers there is not ds01d\ncheck DS01_SOCKET, or unset it to use {_SOCKET}"
 
 
-def _answer(reader: _Reader) -> Answer:
+def _answer(reader: Reader) -> Answer:
+    heads = head(reader)
+    if heads.get(b"transfer-encoding", b"").lower() == b"chunked":
+        body = b"".join(chunks(reader))
+    else:
+        body = reader.exactly(_number(heads.get(b"content-length", b"0"), 10))
+    exit_code = _number(heads.get(b"ds01-exit", b""), 10)
+    if exit_code > _EXIT_MAX:
+        raise Unreachable(STRANGE)
+    version = heads.get(b"ds01-version", b"").decode(errors="replace")
+    return Answer(body, exit_code, version, _percent_decoded(heads.get(b"ds01-message", b"")))
+
+
+def head(reader: Reader) -> dict[bytes, bytes]:
+    """The headers of an answer, their names in small letters."""
     if not reader.line().startswith(b"HTTP/1."):
-        raise Unreachable(_STRANGE)
+        raise Unreachable(STRANGE)
     heads: dict[bytes, bytes] = {}
     while line := reader.line():
         name, _, value = line.partition(b":")
         heads[name.strip().lower()] = value.strip()
         if len(heads) > _HEADS_MAX:
-            raise Unreachable(_STRANGE)
-    if heads.get(b"transfer-encoding", b"").lower() == b"chunked":
-        body = _chunks(reader)
-    else:
-        body = reader.exactly(_number(heads.get(b"content-length", b"0"), 10))
-    if b"ds01-exit" not in heads:
-        raise Unreachable(_STRANGE)
-    exit_code = _number(heads[b"ds01-exit"], 10)
-    if exit_code > _EXIT_MAX:
-        raise Unreachable(_STRANGE)
-    version = heads.get(b"ds01-version", b"").decode(errors="replace")
-    return Answer(body, exit_code, version, _percent_decoded(heads.get(b"ds01-message", b"")))
+            raise Unreachable(STRANGE)
+    return heads
 
 
-def _chunks(reader: _Reader) -> bytes:
-    body = bytearray()
+def chunks(reader: Reader, bytes_max: float = _BODY_MAX) -> "Iterator[bytes]":
+    """The pieces of a body whose length nobody knew beforehand."""
+    total = 0
     while size := _number(reader.line().partition(b";")[0], 16):
-        body += reader.exactly(size)
-        if len(body) > _BODY_MAX or reader.line():
-            raise Unreachable(_STRANGE)
+        yield reader.exactly(size)
+        total += size
+        if total > bytes_max or reader.line():
+            raise Unreachable(STRANGE)
     while reader.line():
         pass
-    return bytes(body)
 
 
 def _number(text: bytes, base: int) -> int:
     """A number of the protocol: digits and nothing else, though `int` would take signs and underscores."""
     if not text.isalnum() or len(text) > _DIGITS_MAX:
-        raise Unreachable(_STRANGE)
+        raise Unreachable(STRANGE)
     try:
         return int(text, base)
     except ValueError:
-        raise Unreachable(_STRANGE) from None
+        raise Unreachable(STRANGE) from None
 
 
 def _percent_decoded(text: bytes) -> str:
@@ -267,10 +282,15 @@ def _percent_decoded(text: bytes) -> str:
     return decoded.decode(errors="replace")
 
 
+_compared = False
+
+
 def _compare(version: str) -> None:
-    """Old and new may not understand each other: say so before anything looks odd."""
-    if version and version.partition(".")[0] != VERSION.partition(".")[0]:
+    """Old and new may not understand each other: say so before anything looks odd, once."""
+    global _compared  # noqa: PLW0603  # one command makes many requests
+    if not _compared and version and version.partition(".")[0] != VERSION.partition(".")[0]:
         what = f"these commands are version {VERSION}, the daemon is {version}"
+        _compared = True
         sys.stderr.write(f"{what}: they may not understand each other, tell an operator\n")
 
 
