@@ -1,0 +1,80 @@
+"""container-metadata/NAME._.UID.json: what other programs may want to know of a container. Written, never read back."""
+
+import grp
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from ds01d.adapters.recorder_format import stamp
+
+_MODE = 0o640
+
+
+class ContainerMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """One managed container; times in epoch seconds."""
+
+    #: NAME._.UID.
+    engine_name: str
+    id: str
+    name: str
+    user: str
+    uid: int
+    image: str
+    phase: str
+    #: None: it is parked, or has no GPU.
+    allocation: str | None = None
+    #: As people write them, `0:1`.
+    slots: tuple[str, ...] = ()
+    gpueq: float = 0.0
+    allocated_at: float | None = None
+    stopped_at: float | None = None
+    #: When its hold ends; None: it has none, or one without an end.
+    deadline: float | None = None
+
+
+class MetadataFiles:
+    """The directory; its calls block, are best effort, and belong into the recorder's thread (`Recorder.do`)."""
+
+    def __init__(self, directory: Path, *, group: str = "ds01-admin") -> None:
+        self._directory = directory
+        self._group = group
+
+    def write(self, value: ContainerMetadata) -> None:
+        """Write one anew, in one step. Raises OSError."""
+        document = msgspec.structs.asdict(value) | {
+            name: stamp(at) if at is not None else None
+            for name, at in (
+                ("allocated_at", value.allocated_at),
+                ("stopped_at", value.stopped_at),
+                ("deadline", value.deadline),
+            )
+        }
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        path = self._path(value.engine_name)
+        new = path.with_suffix(".tmp")
+        with suppress(FileNotFoundError):
+            new.unlink()
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
+            os.fchmod(fd, _MODE)
+            with suppress(KeyError, PermissionError):
+                os.fchown(fd, -1, grp.getgrnam(self._group).gr_gid)
+            file.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+        new.replace(path)
+
+    def remove(self, engine_name: str) -> None:
+        """Forget one; one that is not there is forgotten already."""
+        self._path(engine_name).unlink(missing_ok=True)
+
+    def keep_only(self, engine_names: frozenset[str]) -> None:
+        """Remove the files of containers that are gone: after a start, of what went while nobody looked."""
+        with suppress(FileNotFoundError):
+            for path in self._directory.iterdir():
+                if path.suffix == ".tmp" or (path.suffix == ".json" and path.stem not in engine_names):
+                    path.unlink(missing_ok=True)
+
+    def _path(self, engine_name: str) -> Path:
+        assert "/" not in engine_name, "the name of a container has no slash"
+        return self._directory / f"{engine_name}.json"
