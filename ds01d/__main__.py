@@ -1,0 +1,7 @@
+"""`python -m ds01d`: the daemon, until it is told to stop."""
+
+import sys
+
+from ds01d.app import main
+
+sys.exit(main())

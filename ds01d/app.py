@@ -1,0 +1,383 @@
+"""The composition root: builds the parts, joins them, answers signals, and tells systemd. Knows no rule.
+
+Start-up: lock, configuration, state file; then the eyes and the engine; then the ledger is held against what there is.
+Ready only when every record has been looked at and every permission is whole; clients queue at systemd's sockets
+meanwhile. What does not answer by then is shown as stale, and holds nobody up.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ds01d import __version__
+from ds01d.adapters.accounts import Accounts
+from ds01d.adapters.cdi import Permissions
+from ds01d.adapters.cgroups import Cgroups
+from ds01d.adapters.clock import Clock
+from ds01d.adapters.config_files import BadConfig, ConfigFiles
+from ds01d.adapters.docker import DockerEngine, EngineError
+from ds01d.adapters.docker_events import EngineEvents
+from ds01d.adapters.docker_images import EngineImages
+from ds01d.adapters.docker_process import EngineProcess
+from ds01d.adapters.docker_reading import Unreadable
+from ds01d.adapters.engine_listing import EngineListing, Listing
+from ds01d.adapters.engine_look import Ghosts, Looker
+from ds01d.adapters.eyes import Eyes
+from ds01d.adapters.hands import Hands
+from ds01d.adapters.nvml.probe import Probe
+from ds01d.adapters.own_thread import begin
+from ds01d.adapters.paths import Paths
+from ds01d.adapters.policies import Policies
+from ds01d.adapters.procfs import Procfs, container_of
+from ds01d.adapters.recorder import Recorder
+from ds01d.adapters.sessions import Sessions
+from ds01d.adapters.store import Empty, Loaded, Snapshot, StateFileError, Store
+from ds01d.adapters.store import Unreadable as NoState
+from ds01d.adapters.systemd import Inherited, Notifier, inherited
+from ds01d.api import peer
+from ds01d.api.desk import Desk
+from ds01d.api.methods import METHODS
+from ds01d.api.rpc import Rpc
+from ds01d.api.server import Server
+from ds01d.api.shells import ShellDoor
+from ds01d.api.throttle import Limits, Throttle
+from ds01d.core.events import ConfigLoaded, Event, RealityObserved
+from ds01d.core.snapshot import load
+from ds01d.core.state import State
+from ds01d.logs import configure, log
+from ds01d.loop.chronicle import Line
+from ds01d.loop.loop import Loop
+from ds01d.loop.runner import Runner
+from ds01d.model.chronicle import EventLine
+from ds01d.model.facts import Engine
+from ds01d.model.ids import EngineId
+from ds01d.model.policy import Policy
+from ds01d.model.settings import Settings
+
+#: Seconds that start-up waits for the engine, for a picture of the GPUs, and for the records to be settled.
+ENGINE_WAIT_S = 5.0
+PICTURE_WAIT_S = 8.0
+SETTLE_WAIT_S = 15.0
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Where everything lies."""
+
+    etc: Path = Path("/etc/ds01")
+    state: Path = Path("/var/lib/ds01")
+    log: Path = Path("/var/log/ds01")
+    run: Path = Path("/run/ds01")
+    #: The engine reads CDI specs here, and we never anywhere else.
+    cdi: Path = Path("/run/cdi")
+    vendor_cdi: tuple[Path, ...] = (Path("/etc/cdi"), Path("/run/cdi"))
+    guard: Path = Path("/usr/lib/ds01/cdi-guard")
+    init: Path = Path("/usr/lib/ds01/ds01-init")
+
+
+class StateSaver:
+    """The state file behind a thread of its own; what a save has to say beyond success goes to the log."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def save(self, body: bytes, state: State, /) -> "asyncio.Future[None]":
+        """Begin to save; the loop asks for one at a time."""
+        snapshot = Snapshot(lineage=state.lineage, boot_id=state.boot_id, revision=state.revision, body=body)
+        return begin(lambda: self._save(snapshot), "state-saver")
+
+    def _save(self, snapshot: Snapshot) -> None:
+        if self._store.save(snapshot).ballast_given_up:
+            log.error("state.disk_full", do="free space where /var/lib/ds01 lies: the reserve is used up")
+
+
+def recalled_state(found: Loaded | Empty | NoState, boot_id: str) -> tuple[State, str | None]:
+    """The saved state, or a new one; and why only reads may be answered, where nothing could be loaded."""
+    fresh = secrets.token_hex(4)
+    match found:
+        case Empty():
+            return State(lineage=fresh, boot_id=boot_id), None
+        case Loaded():
+            lineage = fresh if found.fell_back else found.lineage
+            state = load(
+                found.state,
+                lineage=lineage,
+                written_by=found.lineage,
+                boot_id=found.boot_id,
+                revision=found.revision,
+            )
+            return state, None
+        case NoState():
+            return State(lineage=fresh, boot_id=boot_id), f"the saved state cannot be read: {found.reason}"
+
+
+class Notes:
+    """Who is told without an answer: the recorder, the shells, the listing."""
+
+    def __init__(self, recorder: Recorder, sessions: Sessions, listing: EngineListing) -> None:
+        self._recorder = recorder
+        self._sessions = sessions
+        self._listing = listing
+
+    def record(self, line: Line) -> None:
+        """Add a line to what is remembered for people, and log it."""
+        self._recorder.record(line)
+        if isinstance(line, EventLine):
+            log.info(line.event_type, user=line.user, **line.details)
+
+    def cut_sessions(self, engine_id: EngineId) -> None:
+        """Shut down every shell connection of this container."""
+        if self._sessions.cut(engine_id):
+            log.info("sessions.cut", engine_id=engine_id)
+
+    def relist(self) -> None:
+        """Ask the engine for a listing soon."""
+        self._listing.ask()
+
+
+class Daemon:
+    """All parts, joined. `run` ends when it is told to stop, or loudly when one of the long-lived parts dies."""
+
+    def __init__(
+        self, places: Places, settings: Settings, policies: Policies, accounts: Accounts, store: Store
+    ) -> None:
+        self._places = places
+        self._policies = policies
+        self._accounts = accounts
+        self._notifier = Notifier()
+        self._clock = Clock()
+        self._procfs = Procfs()
+        self._recorder = Recorder(places.log)
+        self._boot_id = self._procfs.boot_id()
+        self._state, self._recovering = recalled_state(store.load(), self._boot_id)
+        self._state.policy = policies.current
+        self._engine = DockerEngine(Path(settings.engine_address.removeprefix("unix://")), init=places.init)
+        self._permissions = Permissions(
+            grant_dir=places.run / "grant", cdi_dir=places.cdi, guard=places.guard, vendor_dirs=places.vendor_cdi
+        )
+        self._probe = Probe()
+        self._eyes = Eyes(
+            self._probe,
+            self._procfs,
+            post=self._post,
+            name_of=self._accounts.name_of,
+            interval_s=settings.intervals.nvml,
+        )
+        process = EngineProcess(procfs=self._procfs)
+        cgroups, ghosts = Cgroups(), Ghosts()
+        self._hands = Hands(
+            engine=self._engine,
+            permissions=self._permissions,
+            looker=Looker(
+                engine=self._engine,
+                probe=self._eyes,
+                cgroups=cgroups,
+                procfs=self._procfs,
+                ghosts=ghosts,
+                process=process,
+            ),
+            ghosts=ghosts,
+            device_map=lambda: self._eyes.devices,
+        )
+        self._runner = Runner(self._hands)
+        self._sessions = Sessions(self._engine, self._notifier, self._procfs)
+        self._listing = EngineListing(
+            self._engine,
+            cgroups=cgroups,
+            permissions=self._permissions.seen,
+            post=self._post,
+            revision=lambda: self._state.revision,
+        )
+        self._events = EngineEvents(self._engine, post=self._post, reconnected=self._listing.ask, process=process)
+        self._loop = Loop(
+            self._state,
+            clock=self._clock,
+            saver=StateSaver(store),
+            runner=self._runner,
+            notes=Notes(self._recorder, self._sessions, self._listing),
+            turned=self._notifier.watchdog,
+        )
+        self._loop.recovering = self._recovering
+        self._server, self._shell_door = self._doors()
+
+    def _doors(self) -> tuple[Server, ShellDoor]:
+        limits = Limits()
+        desk = Desk(
+            mind=self._loop,
+            accounts=self._accounts,
+            paths=Paths(),
+            images=EngineImages(self._engine),
+            sessions=self._sessions,
+            chronicle=self._recorder,
+        )
+        requests, shells = Throttle(limits, self._clock.now), Throttle(limits, self._clock.now)
+        identify = partial(peer.identify, accounts=self._accounts, in_container=self._in_container)
+        rpc = Rpc(desk, METHODS, limits, requests)
+        server = Server(rpc=rpc, identify=identify, throttle=requests, limits=limits)
+        return server, ShellDoor(sessions=self._sessions, identify=identify, throttle=shells)
+
+    def _post(self, event: Event) -> None:
+        self._loop.post(event)
+
+    def _in_container(self, pid: int) -> bool | None:
+        text = self._procfs.cgroup_text(pid)
+        return None if text is None else container_of(text) is not None
+
+    # ---- a life
+
+    async def run(self, inherited: tuple[Inherited, ...]) -> None:
+        """Start, serve until told to stop, and leave everything as the next daemon wants to find it."""
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._policies.ask)
+        async with asyncio.TaskGroup() as parts:
+            running = [self._begin(parts, "loop", self._loop.run())]
+            await self._reconcile(inherited)
+            running += [
+                self._begin(parts, "engine-events", self._events.run()),
+                self._begin(parts, "engine-listing", self._listing.run()),
+                self._begin(parts, "eyes", self._eyes.run()),
+                self._begin(parts, "policies", self._policies.run(self._govern)),
+            ]
+            for listening in sockets(inherited, self._places.run):
+                if listening.name == "rpc":
+                    await self._server.serve(listening.socket)
+                else:
+                    running.append(self._begin(parts, "shell-door", self._shell_door.serve(listening.socket)))
+            self._notifier.ready(f"{len(self._state.containers)} containers, {len(self._state.slots)} slots")
+            log.info("daemon.ready", version=__version__, containers=len(self._state.containers))
+            await stopping.wait()
+            self._notifier.stopping()
+            log.info("daemon.stopping")
+            await self._server.close()
+            for task in running:
+                task.cancel()
+        await self._close()
+
+    def _begin(self, parts: asyncio.TaskGroup, name: str, part: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        return parts.create_task(part, name=name)
+
+    async def _close(self) -> None:
+        await self._runner.close()
+        await self._hands.close()
+        await self._sessions.close()
+        await self._probe.close()
+        await self._engine.close()
+        self._recorder.close()
+
+    # ---- start-up
+
+    async def _reconcile(self, inherited: tuple[Inherited, ...]) -> None:
+        """Hold the ledger against what there is, and wait until every record was looked at."""
+        await self._probe.start()
+        self._permissions.write_driver_spec()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PICTURE_WAIT_S):
+                await self._eyes.observe()
+        engine, listing = await self._meet_engine()
+        self._post(
+            RealityObserved(
+                boot_id=self._boot_id,
+                engine=engine,
+                listed=listing.containers,
+                foreign=listing.foreign,
+                permissions=self._permissions.seen(),
+            )
+        )
+        await self._sessions.restore(inherited)
+        if engine is not None and not await self._loop.idle(SETTLE_WAIT_S):
+            log.warning("startup.unsettled", after_s=SETTLE_WAIT_S, do="ds01ctl status shows what is waited for")
+
+    async def _meet_engine(self) -> tuple[Engine | None, Listing]:
+        """The engine and what it has; it may still be starting, and may stay silent."""
+        try:
+            async with asyncio.timeout(ENGINE_WAIT_S):
+                while True:
+                    try:
+                        return await self._engine.info(), await self._listing.read()
+                    except (EngineError, Unreadable) as trouble:
+                        log.info("engine.awaited", trouble=str(trouble))
+                        await asyncio.sleep(0.2)
+        except TimeoutError:
+            log.warning("engine.silent", do="systemctl status docker", waited_s=ENGINE_WAIT_S)
+            return None, Listing((), ())
+
+    def _govern(self, policy: Policy) -> None:
+        self._post(ConfigLoaded(policy=policy))
+
+
+class Listening(NamedTuple):
+    """A socket to serve on: `rpc` or `fd`."""
+
+    name: str
+    socket: socket.socket
+
+
+def sockets(inherited: tuple[Inherited, ...], run: Path) -> list[Listening]:
+    """The two doors, from systemd; made here where nobody handed them over."""
+    found = [Listening(i.name, socket.socket(fileno=i.fd)) for i in inherited if i.name in {"rpc", "fd"}]
+    for name, file in (("rpc", "ds01d.sock"), ("fd", "fd.sock")):
+        if not any(listening.name == name for listening in found):
+            path = run / file
+            path.unlink(missing_ok=True)
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            made.bind(str(path))
+            path.chmod(0o666)
+            made.listen(1024)
+            found.append(Listening(name, made))
+    return found
+
+
+#: It will not start the next time either: systemd does not try again (packaging/systemd/ds01d.service).
+EXIT_HOPELESS = 78
+
+
+def main() -> int:
+    """Start, run, and say with which exit code it ended."""
+    configure()
+    places = Places()
+    handed = inherited()
+    store = Store(places.state)
+    accounts = Accounts()
+    files = ConfigFiles(etc=places.etc, last_good=places.state / "config-last-good")
+    try:
+        store.lock()
+        settings = files.settings_at_start()
+        configure(settings.settings.log_level)
+        for complaint in settings.complaints:
+            log.error("settings.refused", complaint=complaint.text, now="the last good copy is in force")
+        with contextlib.suppress(OSError):
+            files.keep_settings(settings)
+        policies = Policies(files, accounts, places.etc)
+        policies.start()
+        asyncio.run(_live(places, settings.settings, policies, accounts, store, handed))
+    except BadConfig as bad:
+        for complaint in bad.complaints:
+            log.error("config.refused", complaint=complaint.text)
+        return EXIT_HOPELESS
+    except StateFileError as error:
+        log.error("state.refused", error=str(error))
+        return EXIT_HOPELESS
+    finally:
+        store.unlock()
+    return 0
+
+
+async def _live(  # the parts that exist before there is an event loop
+    places: Places,
+    settings: Settings,
+    policies: Policies,
+    accounts: Accounts,
+    store: Store,
+    handed: tuple[Inherited, ...],
+) -> None:
+    await Daemon(places, settings, policies, accounts, store).run(handed)
