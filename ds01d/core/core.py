@@ -15,14 +15,14 @@ from ds01d.core import events as ev
 from ds01d.core.effects import Effect
 from ds01d.core.moves import slot_names
 from ds01d.core.rules import creating, ending, inventory, recalling, reconciling, releasing, starting, tending
-from ds01d.core.settling import settle
+from ds01d.core.settling import moved, settle
 from ds01d.core.state import State
 from ds01d.core.tx import Change, Tx
 from ds01d.model.allocation import Allocation, Claim
 from ds01d.model.container import Container, OrderName, Permission, Phase
 from ds01d.model.errors import Refused
 from ds01d.model.facts import CgroupStatus, EngineStatus
-from ds01d.model.ids import AllocationId, ContainerId, OperationId, SlotId
+from ds01d.model.ids import AllocationId, ContainerId, OperationId
 from ds01d.model.operation import Verb
 
 #: One transaction's work; gives an operation where a request became one.
@@ -156,16 +156,17 @@ def _relisted(state: State, e: ev.Relisted) -> Iterator[tuple[ContainerId | None
 
 
 def _probed(state: State, e: ev.Probed) -> Iterator[tuple[ContainerId | None, Step]]:
-    moved: set[SlotId] = set()
-    yield None, _do(lambda tx: moved.update(inventory.probed(tx, e)))
-    for a in [a for slot in sorted(moved) for a in state.allocations.of("slot", slot)]:
-        yield a.container, _do(partial(_devices_moved, a=a))
+    before = state.sight.devices
+    yield None, _do(lambda tx: inventory.probed(tx, e))
+    if state.sight.devices != before:
+        for a in tuple(state.allocations):
+            yield a.container, _do(partial(_anew_where_moved, a=a))
 
 
-def _devices_moved(tx: Tx, a: Allocation) -> None:
+def _anew_where_moved(tx: Tx, a: Allocation) -> None:
     """Other devices stand behind its slots now: the permission is withdrawn and given anew (move 23)."""
     c = tx.state.containers.get(a.container)
-    if c is not None and c.permission is not Permission.ABSENT and a.claim in {Claim.HELD, Claim.BOUND}:
+    if c is not None and moved(tx.state, c, a):
         tx.change(c, permission=Permission.UNSURE, generation="", withdraw=True)
 
 

@@ -107,12 +107,25 @@ def _give(tx: Tx, c: Container, a: Allocation | None, name: OrderName) -> None:
         c,
         order=Outstanding(id=order, name=name, deadline=tx.now + timeout_s),
         generation=generation,
+        devices=_devices(tx.state, a) if name is OrderName.PERMIT else c.devices,
         retry_at=None,
         look=False,
         cut_at=tx.now + c.grace_s + CUT_AFTER_S if name is OrderName.STOP and c.cut_at is None else c.cut_at,
         permission=Permission.UNSURE if name in {OrderName.PERMIT, OrderName.WITHDRAW} else c.permission,
     )
     tx.emit(_order(c, a, name, timeout_s))
+
+
+def _devices(state: State, a: Allocation | None) -> tuple[tuple[int, int | None, int | None], ...]:
+    found = [state.sight.devices.get(slot) for slot in (a.slots if a is not None else ())]
+    return tuple([device for device in found if device is not None])
+
+
+def moved(state: State, c: Container, a: Allocation) -> bool:
+    """Whether other devices stand behind its slots now than when its permission was written; ids are reused."""
+    written = c.permission is not Permission.ABSENT and a.claim in {Claim.HELD, Claim.BOUND}
+    now = _devices(state, a)
+    return written and len(now) == len(a.slots) and bool(c.devices) and now != c.devices
 
 
 def _same_generation(state: State, c: Container) -> bool:

@@ -1,6 +1,4 @@
-"""What is written down for people: one line of events.jsonl, one line of the allocation log. How they lie on disk is the
-recorder's matter, which lines a change makes is the chronicle's.
-"""
+"""What is written down for people: a line of events.jsonl, a line of the allocation log. Never read back as truth."""
 
 import msgspec
 

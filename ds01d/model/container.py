@@ -140,6 +140,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     #: `lineage.counter`, raised whenever a permission is given anew, so that a late cache offers no old slot.
     generation: str = ""
     order: Outstanding | None = None
+    #: For which devices (minor, GPU instance, compute instance; one a slot) the permission on disk was written.
+    devices: tuple[tuple[int, int | None, int | None], ...] = ()
     #: What is on disk has to go before anything is written anew: it names devices that may be others now.
     withdraw: bool = False
     #: Something happened that only a look can tell.

@@ -14,8 +14,8 @@ from ds01d.model.ids import EngineId, GpuUuid, SlotId
 from ds01d.model.probe import GpuSeen, SliceSeen
 
 
-def probed(tx: Tx, e: Probed) -> frozenset[SlotId]:
-    """A picture of the GPUs: the tables follow it. Gives the slots behind which other devices stand than before."""
+def probed(tx: Tx, e: Probed) -> None:
+    """A picture of the GPUs: the tables follow it."""
     sight = tx.state.sight
     uses: dict[SlotId, SlotUse] = {}
     names: dict[str, list[SlotId]] = {}
@@ -39,7 +39,6 @@ def probed(tx: Tx, e: Probed) -> frozenset[SlotId]:
         if known.uuid not in present and not known.lost and not e.picture.unidentified:
             tx.put(tx.state.gpus, known.uuid, replace(known, lost=True))
     _mark_lost(tx)
-    moved = frozenset(s for s, device in devices.items() if sight.devices.get(s, device) != device)
     tx.see(
         replace(
             sight,
@@ -52,7 +51,6 @@ def probed(tx: Tx, e: Probed) -> frozenset[SlotId]:
         )
     )
     _name_foreign(tx)
-    return moved
 
 
 def blinded(tx: Tx, e: Blinded) -> None:
@@ -101,7 +99,7 @@ def _slots(tx: Tx, gpu: Gpu, seen: GpuSeen) -> list[tuple[Slot, SliceSeen | None
         found.append((slot, piece))
     there = {slot.id for slot, _ in found}
     for other in tx.state.slots.of("gpu", gpu.uuid):
-        if other.id not in there and gpu.trouble is None:
+        if other.id not in there and gpu.trouble is None and not seen.unread:
             _gone(tx, other)
     return found
 
