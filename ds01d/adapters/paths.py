@@ -1,0 +1,141 @@
+"""Users' directories, looked at with the users' own rights by a short-lived child. Allowed roots are the policy's.
+
+The daemon itself never opens a path of a user's: it would do it with root's rights, and a dead file server would hang
+it. The child resolves the path once; what is stored and mounted is what came of that, with device and inode, and the
+guard compares both again at every start.
+"""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from ds01d.adapters.own_thread import begin
+from ds01d.model.actor import Owner
+from ds01d.model.container import Mount
+from ds01d.model.ids import Uid
+from ds01d.model.operation import Failure
+
+Kind = Literal["workspace", "data", "models"]
+
+_DEADLINE_S: Final = 5.0
+#: Seconds by which the thread may be later than the child.
+_MARGIN_S: Final = 1.0
+#: Children at once, and those that hang in a dead file server among them; each is a process that cannot be killed.
+_CHILDREN_MAX: Final = 16
+_CHILDREN_MAX_PER_USER: Final = 4
+_CHILD: Final = Path(__file__).with_name("paths_child.py")
+_TARGETS: Final[dict[Kind, str]] = {"workspace": "/workspace", "data": "/data", "models": "/models"}
+#: The machine's own: what lies there is no data, and a socket or a device in it may be worth more than the user is.
+_SYSTEM: Final = ("/proc", "/sys", "/dev", "/run", "/etc", "/boot")
+_PATH_BYTES_MAX: Final = 1024
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child says: a refusal, or all the rest."""
+
+    refused: str | None = None
+    denied: bool = False
+    path: str = ""
+    device: int = 0
+    inode: int = 0
+    owner: int = -1
+    at_home: bool = False
+
+
+class Paths:
+    """Looks at paths as their users."""
+
+    def __init__(self, *, deadline_s: float = _DEADLINE_S) -> None:
+        self._deadline_s = deadline_s
+        #: What waits for each child's end, with its user: one that hangs in a dead file server stays here.
+        self._children: dict[asyncio.Future[bytes], Uid] = {}
+
+    async def resolve(self, owner: Owner, path: str, kind: Kind, *, create: bool) -> Mount | Failure:
+        """The directory behind a path, opened as its user; `create` makes its last part where it is missing."""
+        asked = _absolute(path, owner.home)
+        if asked is None:
+            return _no(kind, path, "write it from `/` or from `~/` on, in one line")
+        answer = await self._ask(owner, asked, create=create)
+        if answer is None:
+            return Failure(
+                kind="engine",
+                message=f"cannot use {path} as {kind}: its file system does not answer",
+                hint=f"see whether `ls {path}` answers, then try again",
+            )
+        if answer.refused is not None:
+            return _no(kind, path, answer.refused, denied=answer.denied)
+        unfit = _unfit(answer, owner, kind)
+        if unfit is not None:
+            return _no(kind, path, unfit)
+        return Mount(source=answer.path, target=_TARGETS[kind], device=answer.device, inode=answer.inode)
+
+    async def _ask(self, owner: Owner, path: str, *, create: bool) -> _Answer | None:
+        """The child's answer; None: there was none in time."""
+        of_user = sum(1 for uid in self._children.values() if uid == owner.uid)
+        if len(self._children) >= _CHILDREN_MAX or of_user >= _CHILDREN_MAX_PER_USER:
+            return _Answer(refused="too many paths are being looked at, or hang; try again in a moment")
+        question = {
+            "uid": owner.uid,
+            "gid": owner.gid,
+            "name": owner.name,
+            "home": owner.home,
+            "path": path,
+            "create": create,
+        }
+        raw = msgspec.json.encode(question)
+        child = begin(lambda: _talk(raw, self._deadline_s), f"path-{owner.uid}")
+        self._children[child] = owner.uid
+        child.add_done_callback(lambda ended: self._children.pop(ended, None))
+        await asyncio.wait({child}, timeout=self._deadline_s + _MARGIN_S)
+        try:
+            return msgspec.json.decode(child.result(), type=_Answer)
+        except (asyncio.InvalidStateError, subprocess.TimeoutExpired):
+            return None
+        except (OSError, msgspec.DecodeError):
+            return _Answer(refused="the daemon could not look at it; try again")
+
+
+def _talk(question: bytes, timeout_s: float) -> bytes:
+    """One child's answer. Ends when the child has: a hanging one keeps this thread, and counts as a child that long."""
+    with subprocess.Popen(  # noqa: S603 - our own program, and what it is asked goes in as data
+        [sys.executable, "-I", "-S", str(_CHILD)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={},
+    ) as child:
+        try:
+            return child.communicate(question, timeout_s)[0]
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+
+
+def _absolute(path: str, home: str) -> str | None:
+    """The path as the child is to open it; None: it cannot be meant."""
+    if path == "~" or path.startswith("~/"):
+        path = home + path[1:]
+    plain = path.startswith("/") and path.isprintable() and len(path.encode()) <= _PATH_BYTES_MAX
+    return path if plain else None
+
+
+def _unfit(answer: _Answer, owner: Owner, kind: Kind) -> str | None:
+    """Why this directory is not mounted although its user may open it."""
+    found = answer.path
+    if not found.isprintable() or ":" in found or len(found.encode()) > _PATH_BYTES_MAX:
+        return "a colon or an unprintable letter in its real name cannot be passed on to the engine"
+    if found == "/" or any(found == place or found.startswith(f"{place}/") for place in _SYSTEM):
+        return f"{found} is the machine's own"
+    if kind == "workspace" and not answer.at_home and answer.owner != owner.uid:
+        return f"{found} is neither in your home directory nor yours; as data (`-d`) it may do"
+    return None
+
+
+def _no(kind: Kind, path: str, why: str, *, denied: bool = False) -> Failure:
+    shown = path if path.isprintable() else ascii(path)
+    return Failure(kind="denied" if denied else "invalid", message=f"cannot use {shown} as {kind}: {why}")

@@ -1,0 +1,88 @@
+"""Run as `python -I -S paths_child.py`: becomes a user, opens a directory as him, says what it is. Stands alone.
+
+Reads one JSON object on stdin, writes one on stdout. It starts as root and drops to the user within this process, with
+no program executed afterwards: so the kernel keeps it undumpable, and the user, whose process this then is, can kill it
+but neither trace it nor answer in its place.
+"""
+# Importing pathlib would take longer than all the rest of this program.
+# ruff: noqa: PTH102, PTH115, PTH116
+
+import contextlib
+import errno
+import json
+import os
+import sys
+from typing import NoReturn
+
+#: What an errno means to the one who wrote the path.
+_WORDS = {
+    errno.ENOENT: "there is no such directory",
+    errno.EACCES: "you may not open it",
+    errno.EPERM: "you may not open it",
+    errno.ENOTDIR: "it is no directory",
+    errno.ELOOP: "its symbolic links lead round in a circle",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EROFS: "its file system is read-only",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your disk quota is used up",
+    errno.ESTALE: "its file server has lost it",
+    errno.EIO: "its file server does not answer",
+    errno.EHOSTDOWN: "its file server does not answer",
+    errno.ETIMEDOUT: "its file server does not answer",
+    errno.ENOTCONN: "its file server does not answer",
+}
+
+
+def main() -> None:
+    """Answer one question."""
+    asked = json.load(sys.stdin)
+    if os.geteuid() == 0:
+        # A directory server may hang in here; then this process does, and nobody else.
+        os.initgroups(asked["name"], asked["gid"])
+        os.setgid(asked["gid"])
+        os.setuid(asked["uid"])
+    if os.getresuid() != (asked["uid"],) * 3 or os.getresgid() != (asked["gid"],) * 3:
+        _refuse("the daemon cannot act as this user")
+    os.umask(0o077)
+    path = asked["path"]
+    try:
+        if asked["create"]:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC)
+        found = os.fstat(fd)
+        # The kernel's own name for what was opened, not a second walk along the path.
+        resolved = os.readlink(f"/proc/self/fd/{fd}")
+        again = os.stat(resolved, follow_symlinks=False)
+        if (again.st_dev, again.st_ino) != (found.st_dev, found.st_ino):
+            _refuse("it was moved or removed while it was being looked at")
+        resolved.encode()
+    except UnicodeEncodeError:
+        _refuse("its real name is not UTF-8")
+    except OSError as error:
+        number = error.errno or 0
+        _refuse(_WORDS.get(number, os.strerror(number)), denied=number in (errno.EACCES, errno.EPERM))
+    home = os.path.realpath(asked["home"])
+    _answer(
+        {
+            "path": resolved,
+            "device": found.st_dev,
+            "inode": found.st_ino,
+            "owner": found.st_uid,
+            "at_home": resolved == home or resolved.startswith(home.rstrip("/") + "/"),
+        }
+    )
+
+
+def _answer(value: dict[str, object]) -> NoReturn:
+    sys.stdout.write(json.dumps(value))
+    sys.stdout.flush()
+    sys.exit(0)
+
+
+def _refuse(words: str, *, denied: bool = False) -> NoReturn:
+    _answer({"refused": words, "denied": denied})
+
+
+if __name__ == "__main__":
+    main()
