@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=100_000, help="how many steps, over as many histories as it takes")
     parser.add_argument("--history", type=int, help="only this history of the seed")
     parser.add_argument("--no-shrink", action="store_true", help="print a failing history as it was")
+    parser.add_argument("--brief", action="store_true", help="say in one line what went wrong, and no more")
     args = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     print(f"seed {args.seed} at commit {commit.stdout.strip() or 'unknown'}")
@@ -23,7 +24,9 @@ def main() -> int:
         made, failure = history(f"{args.seed}/{n}")
         steps += made
         if failure is not None:
-            _report(failure, args.seed, n, whole=args.no_shrink)
+            print(f"history {n} went wrong after {steps} steps: {failure.words}")
+            if not args.brief:
+                _report(failure, args.seed, n, whole=args.no_shrink)
             return 1
         if args.history is not None:
             break
@@ -35,7 +38,6 @@ def main() -> int:
 
 def _report(failure: Failure, seed: int, n: int, *, whole: bool) -> None:
     print(failure.where)
-    print(f"history {n} of seed {seed} went wrong after {len(failure.history)} moves: {failure.words}")
     short = failure if whole else shrink(failure)
     print(f"in short, {len(short.history)} moves: {short.words}\n")
     tell(short)

@@ -256,9 +256,10 @@ class Daemon:
         self.listing = None
         self.tell(ev.EngineSilent(reason="connection refused"))
 
-    def reconnect(self) -> None:
+    def reconnect(self, *, aware: bool = True) -> None:
+        """The engine answers again; whether it was the same process all the time may go unnoticed."""
         self.silent = False
-        restarted = self.knows != self.engine.restarts
+        restarted = aware and self.knows != self.engine.restarts
         self.knows = self.engine.restarts
         engine = self._engine()
         assert engine is not None

@@ -20,7 +20,6 @@ def leave_alone(play: Play) -> int:
     quiet = 0
     for _ in range(ROUNDS):
         for made in list(e.made.values()):
-            made.unread = False
             e.raw_kill(made)
         steps += _work(play)
         play.do("ask listing", 0)

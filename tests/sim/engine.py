@@ -216,6 +216,7 @@ class Engine:
         """One step of a start: cgroup, then guard; what the guard lets in runs."""
         if s.proc is None:
             s.proc = self.machine.spawn(s.made.id, s.spec.slots)
+            self.machine.known.add(s.proc.serial)
             return
         words = "killed" if not s.proc.alive else self._guard(s)
         self.starting.remove(s)
@@ -284,6 +285,7 @@ class Engine:
             else:
                 s.orphan = True
                 s.call = None
+                self.machine.known.discard(s.proc.serial)
         return broken
 
     def come_up(self) -> None:

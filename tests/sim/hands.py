@@ -194,7 +194,7 @@ class Hands:
             return
         for proc in procs:
             if proc.alive:
-                self.machine.end(proc)
+                self.machine.kill_ghost(proc)
         self._answer(t, ev.Done(container=o.container, order=o.order))
 
     # ---- answers

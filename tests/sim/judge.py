@@ -3,9 +3,9 @@
 from ds01d.core import events as ev
 from ds01d.core.core import Outcome
 from ds01d.core.state import State
-from ds01d.model.allocation import Allocation
+from ds01d.model.allocation import Allocation, Claim
 from ds01d.model.ids import ContainerId, EngineId, SlotId
-from tests.sim.daemon import Daemon
+from tests.sim.daemon import Broken, Daemon
 from tests.sim.engine import Engine
 from tests.sim.machine import Machine, Proc, Unsafe, touching
 
@@ -51,6 +51,18 @@ class Judge:
                 for used, who in self.foreign.items():
                     if touching((used,), (slot,)):
                         raise Unsafe(f"{slot} was given to {a.container} while {who} was seen on it")
+
+    def at_rest(self, daemon: Daemon) -> None:
+        """What is promised to a user holds on disk wherever nothing is under way."""
+        for c in daemon.state.containers:
+            a = daemon.state.allocation_of(c.id)
+            if a is None or c.order is not None or c.retry_at is not None or a.lost:
+                continue
+            if a.claim not in {Claim.HELD, Claim.BOUND}:
+                continue
+            grant, spec = self.machine.grants.get(c.key), self.machine.specs.get(c.key)
+            if grant is None or spec is None or not grant.same(spec) or grant.slots != a.slots:
+                raise Broken(f"{c.id} holds {a.slots}, and its permission on disk says otherwise")
 
     def started(self, daemon: Daemon | None, proc: Proc) -> None:
         """The guard let a container in: what it uses must be accounted for."""

@@ -15,7 +15,7 @@ class Unsafe(AssertionError):
 class Proc:
     """A container's process tree, from its cgroup being filled to its end."""
 
-    __slots__ = ("alive", "container", "guarded", "serial", "slots")
+    __slots__ = ("alive", "container", "guarded", "serial", "slots", "visible")
 
     def __init__(self, serial: int, container: EngineId, slots: tuple[SlotId, ...]) -> None:
         self.serial = serial
@@ -23,6 +23,8 @@ class Proc:
         self.slots = slots
         #: The guard has let it through: it runs the user's code and uses the slots.
         self.guarded = False
+        #: It has opened its cards: only then NVML shows it.
+        self.visible = False
         self.alive = True
 
 
@@ -81,6 +83,8 @@ class Machine:
         self.blind = False
         #: MiB that the driver still holds on a slot after its process has ended.
         self.lingering: dict[SlotId, int] = {}
+        #: Processes that the living engine is starting or runs.
+        self.known: set[int] = set()
         #: Slots used by something that is not ours: its name and the slot.
         self.foreign: dict[SlotId, EngineId] = {}
 
@@ -102,14 +106,21 @@ class Machine:
 
     def end(self, proc: Proc, lingering_mib: int = 0) -> None:
         proc.alive = False
+        self.known.discard(proc.serial)
         self.procs.pop(proc.serial, None)
         inside = self.cgroups.get(proc.container, {})
         inside.pop(proc.serial, None)
         if not inside:
             self.cgroups.pop(proc.container, None)
-        if lingering_mib and proc.guarded:
+        if lingering_mib and proc.visible:
             for slot in proc.slots:
                 self.lingering[slot] = lingering_mib
+
+    def kill_ghost(self, proc: Proc) -> None:
+        """SIGKILL to what was taken for a ghost; one that the engine knows of is none."""
+        if proc.serial in self.known:
+            raise Unsafe(f"a start of {proc.container} that the engine knows of was killed as a ghost")
+        self.end(proc)
 
     def users(self, slot: SlotId) -> list[Proc]:
         """Processes past the guard on this slot or on one that touches it."""
@@ -172,7 +183,7 @@ class Machine:
 
     def on(self, slot: SlotId) -> list[EngineId]:
         """Who uses exactly this slot, as NVML would list it."""
-        found = [p.container for p in self.procs.values() if p.guarded and slot in p.slots]
+        found = [p.container for p in self.procs.values() if p.visible and slot in p.slots]
         if slot in self.foreign:
             found.append(self.foreign[slot])
         return found

@@ -105,7 +105,7 @@ class Play:
             Move("wake", 15, False, lambda: self._up(lambda d: d.may_wake), lambda d: d.tell(ev.Woke())),
             Move(
                 "ask listing",
-                2,
+                0.7,
                 False,
                 lambda: self._up(lambda d: d.listing is None and e.up and not d.silent),
                 lambda d: d.ask_listing(),
@@ -113,7 +113,7 @@ class Play:
             Move(
                 "listing", 6, False, lambda: self._up(lambda d: d.listing is not None and e.up), lambda d: d.list_step()
             ),
-            Move("picture", 6, False, lambda: self._up(lambda _: not m.blind), lambda d: d.tell(d.take_picture())),
+            Move("picture", 2, False, lambda: self._up(lambda _: not m.blind), lambda d: d.tell(d.take_picture())),
             Move(
                 "blinded",
                 2,
@@ -131,6 +131,13 @@ class Play:
                 lambda: self._up(lambda d: e.up and (d.silent or d.knows != e.restarts)),
                 lambda d: d.reconnect(),
             ),
+            Move(
+                "reconnect unaware",
+                1,
+                True,
+                lambda: self._up(lambda d: e.up and d.silent and d.knows != e.restarts),
+                lambda d: d.reconnect(aware=False),
+            ),
             Move("hint", 12, False, lambda: self._hints(), self._hint),
             Move("boot", 20, False, lambda: when(self.daemon is None), lambda _: self._boot()),
             Move(
@@ -141,8 +148,8 @@ class Play:
                 lambda d: d.settle(),
             ),
             # the world at work
-            Move("execute", 30, False, lambda: [c for c in e.calls if e.can_execute(c)], self._execute),
-            Move("advance", 30, False, lambda: e.starting, self._advance),
+            Move("execute", 40, False, lambda: [c for c in e.calls if e.can_execute(c)], self._execute),
+            Move("advance", 40, False, lambda: e.starting, self._advance),
             Move("refresh", 12, False, self._stale, self._refresh),
             Move(
                 "notice",
@@ -151,15 +158,16 @@ class Play:
                 lambda: [x for x in e.made.values() if e.up and x.starved and not x.unread],
                 self._notice,
             ),
+            Move("opens", 2, False, lambda: [p for p in self._guarded() if not p.visible], _open),
             Move("ends", 2, False, self._guarded, lambda p: e.ended(p, 0)),
             Move("obeys", 8, False, self._stopping, lambda p: e.ended(p, 0)),
             Move("let go", 3, False, lambda: list(m.lingering), lambda s: m.lingering.pop(s)),
-            Move("soon", 12, False, lambda: yes, lambda _: self._pass(0.1)),
-            Move("later", 4, False, lambda: yes, lambda _: self._pass(2.0)),
-            Move("much later", 1, False, lambda: yes, lambda _: self._pass(40.0)),
-            Move("deadline", 3, False, self._next, self._pass_to),
+            Move("soon", 4, False, lambda: yes, lambda _: self._pass(0.1)),
+            Move("later", 1, False, lambda: yes, lambda _: self._pass(2.0)),
+            Move("much later", 0.4, False, lambda: yes, lambda _: self._pass(40.0)),
+            Move("deadline", 1.5, False, self._next, self._pass_to),
             # people, through the daemon
-            Move("create", 6, False, self._creators, self._create),
+            Move("create", 3, False, self._creators, self._create),
             Move(
                 "start",
                 6,
@@ -169,76 +177,79 @@ class Play:
             ),
             Move(
                 "stop",
-                3,
+                1.2,
                 False,
                 lambda: self._known(Phase.RUNNING, Phase.STARTING, Phase.STOPPING),
                 lambda c: self._ask(ev.StopRequested(actor=_actor(c.uid), container=c.id)),
             ),
             Move(
                 "park",
-                2,
+                0.7,
                 False,
                 lambda: self._known(Phase.RUNNING, Phase.STOPPED, Phase.STOPPING),
                 lambda c: self._ask(ev.StopRequested(actor=_actor(c.uid), container=c.id, release=True)),
             ),
             Move(
                 "remove",
-                2,
+                0.4,
                 False,
                 lambda: self._known(*Phase),
                 lambda c: self._ask(ev.RemoveRequested(actor=_actor(c.uid), container=c.id)),
             ),
             Move(
                 "force",
-                1,
+                0.3,
                 False,
                 lambda: self._known(*Phase),
                 lambda c: self._ask(ev.RemoveRequested(actor=_actor(c.uid), container=c.id, force=True)),
             ),
             Move(
                 "release",
-                1,
+                0.3,
                 False,
                 lambda: self._known(Phase.STOPPED, Phase.REMOVING),
                 lambda c: self._ask(ev.ReleaseRequested(actor=OPERATOR, container=c.id)),
             ),
             # people, past the daemon
-            Move("raw start", 3, True, lambda: self._raw(EngineStatus.CREATED, EngineStatus.STOPPED), e.raw_start),
-            Move("raw kill", 2, True, lambda: self._raw(EngineStatus.RUNNING), e.raw_kill),
-            Move("raw rm", 1, True, lambda: self._raw(EngineStatus.CREATED, EngineStatus.STOPPED), e.raw_remove),
-            Move("unread", 1, True, lambda: self._raw(EngineStatus.RUNNING), _leave_unread),
-            Move("stranger", 1, True, lambda: [s for s in sorted(m.here()) if s not in m.foreign], self._stranger),
+            Move("raw start", 1, True, lambda: self._raw(EngineStatus.CREATED, EngineStatus.STOPPED), self._raw_start),
+            Move("raw kill", 0.7, True, lambda: self._raw(EngineStatus.RUNNING), e.raw_kill),
+            Move("raw rm", 0.2, True, lambda: self._raw(EngineStatus.CREATED, EngineStatus.STOPPED), e.raw_remove),
+            Move("unread", 0.5, True, lambda: self._raw(EngineStatus.RUNNING), _leave_unread),
+            Move("stranger", 0.15, True, lambda: [s for s in sorted(m.here()) if s not in m.foreign], self._stranger),
             Move("stranger leaves", 2, True, lambda: list(m.foreign), lambda s: m.foreign.pop(s)),
             # what goes wrong
-            Move("crash", 1, True, lambda: when(self.daemon is not None), lambda _: self._crash()),
-            Move("engine dies", 0.5, True, lambda: when(e.up), lambda _: self._engine_dies()),
+            Move("crash", 0.5, True, lambda: when(self.daemon is not None), lambda _: self._crash()),
+            Move("engine dies", 0.2, True, lambda: when(e.up), lambda _: self._engine_dies()),
+            Move("engine dies in a start", 3, True, self._begun, lambda _: self._engine_dies()),
             Move("engine comes", 6, False, lambda: when(not e.up), lambda _: e.come_up()),
-            Move("lose hint", 3, True, lambda: self._hints(), lambda n: e.hints.pop(n)),
+            Move("lose hint", 1, True, lambda: self._hints(), lambda n: e.hints.pop(n)),
             Move(
                 "break",
-                1,
+                0.5,
                 True,
                 lambda: self._tasks(lambda d: [t for t in d.hands.tasks.values() if t.call is not None]),
                 self._break,
             ),
-            Move("repeat", 1, True, lambda: self._tasks(lambda d: d.last), lambda a: self._hands().tell(a)),
-            Move("write fails", 1, True, self._writes, lambda t: self._hands().write_fails(t)),
+            Move("repeat", 0.5, True, lambda: self._tasks(lambda d: d.last), lambda a: self._hands().tell(a)),
+            Move("write fails", 0.5, True, self._writes, lambda t: self._hands().write_fails(t)),
             Move("ends, lingering", 1, True, self._guarded, lambda p: e.ended(p, 9000)),
-            Move("disk full", 0.3, True, lambda: when(not self.disk.full), lambda _: self._set_full(True)),
+            Move("disk full", 0.15, True, lambda: when(not self.disk.full), lambda _: self._set_full(True)),
             Move("disk good", 3, False, lambda: when(self.disk.full), lambda _: self._set_full(False)),
-            Move("blind", 0.5, True, lambda: when(not m.blind), lambda _: self._set_blind(True)),
+            Move("blind", 0.15, True, lambda: when(not m.blind), lambda _: self._set_blind(True)),
             Move("sight", 3, False, lambda: when(m.blind), lambda _: self._set_blind(False)),
             Move(
                 "file breaks",
-                0.5,
+                3,
                 True,
                 lambda: when(self.daemon is None and not self.disk.broken and self.disk.before is not None),
                 lambda _: self._file_breaks(),
             ),
-            Move("reboot", 0.1, True, lambda: yes, lambda _: self._reboot()),
-            Move("card lost", 0.1, True, lambda: [c for c in m.cards if not c.lost], lambda c: self._set_lost(c, True)),
+            Move("reboot", 0.05, True, lambda: yes, lambda _: self._reboot()),
+            Move(
+                "card lost", 0.05, True, lambda: [c for c in m.cards if not c.lost], lambda c: self._set_lost(c, True)
+            ),
             Move("card back", 1, False, lambda: [c for c in m.cards if c.lost], lambda c: self._set_lost(c, False)),
-            Move("recut", 0.3, True, self._idle_cards, _recut),
+            Move("recut", 0.08, True, self._idle_cards, _recut),
         )
 
     @staticmethod
@@ -336,6 +347,11 @@ class Play:
         e = self.engine
         return [x for x in e.made.values() if x.status in statuses and not e.locked(x.id)] if e.up else []
 
+    def _raw_start(self, made: Made) -> None:
+        if self.daemon is not None and self.daemon.up:
+            self.judge.at_rest(self.daemon)
+        self.engine.raw_start(made)
+
     def _pass(self, seconds: float) -> None:
         self.machine.now += seconds
         if self.daemon is not None and self.daemon.up:
@@ -363,6 +379,9 @@ class Play:
             task = d.hands.tasks.get(order)
             if task is not None:
                 d.hands.breaks(task)
+
+    def _begun(self) -> list[Starting]:
+        return [s for s in self.engine.starting if s.proc is not None] if self.engine.up else []
 
     def _reboot(self) -> None:
         self._crash()
@@ -424,6 +443,10 @@ def _actor(uid: Uid) -> Actor:
 
 
 OPERATOR = Actor(uid=Uid(99), gid=99, name="operator", operator=True)
+
+
+def _open(proc: Proc) -> None:
+    proc.visible = True
 
 
 def _leave_unread(made: Made) -> None:

@@ -36,8 +36,11 @@ def setup_of(rng: random.Random) -> Setup:
 def weights_of(play: Play, rng: random.Random) -> list[float]:
     """Some faults often, some never: a history in which everything happens at once hides as much as it finds."""
     weights = []
+    slow_disk = rng.choice([1, 1, 0.2, 0.03])
     for move in play.moves.values():
-        factor = rng.choice([0, 0, 0.3, 1, 1, 4, 10]) if move.fault else rng.choice([0.5, 1, 1, 2])
+        factor = rng.choice([0, 0, 0.3, 1, 1, 4]) if move.fault else rng.choice([0.5, 1, 1, 2])
+        if move.name in {"begin save", "end save"}:
+            factor *= slow_disk
         weights.append(move.weight * factor)
     return weights
 
