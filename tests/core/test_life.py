@@ -1,10 +1,13 @@
 """One container's life from end to end, in a world where everything goes well."""
 
+from msgspec.structs import replace
+
 from ds01d.core import effects as do
+from ds01d.core import events as ev
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Permission, Phase
 from ds01d.model.operation import OperationState
-from tests.core.world import World
+from tests.core.world import ENGINE, World
 
 
 def test_a_container_is_created_started_stopped_held_parked_started_again_and_removed() -> None:
@@ -52,3 +55,14 @@ def test_a_container_is_created_started_stopped_held_parked_started_again_and_re
     assert not world.state.allocations.rows
     assert world.disk == {}
     assert world.engine == {}
+
+
+def test_an_engine_that_reads_no_cdi_specs_makes_nothing_and_the_refusal_says_what_it_needs() -> None:
+    world = World()
+    world.tell(ev.EngineAnswered(engine=replace(ENGINE, cdi=False, version="20.10.24"), restarted=False))
+
+    refused = world.ask_create().refused
+
+    assert refused is not None
+    assert "Docker 20.10.24" in refused.message
+    assert "daemon.json" in refused.hint

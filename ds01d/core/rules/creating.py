@@ -6,10 +6,11 @@ from ds01d.core.admitting import admit, limits_of, may_act_for
 from ds01d.core.events import CreateRequested, Done, Failed
 from ds01d.core.moves import back_off, engine_failure, fail, hold, hold_until, promise, release
 from ds01d.core.requests import open_operation, repeated
+from ds01d.core.state import State
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, Phase
-from ds01d.model.errors import Invalid, NameTaken, QuotaExceeded
+from ds01d.model.errors import EngineTrouble, Invalid, NameTaken, QuotaExceeded
 from ds01d.model.facts import EngineStatus, Look
 from ds01d.model.ids import ContainerId, EngineId, OperationId
 from ds01d.model.operation import Verb
@@ -36,6 +37,7 @@ def requested(tx: Tx, e: CreateRequested) -> OperationId:
             f"cannot create {e.name}: {owner.name} has a container of that name, {taken.phase}",
             hint=f"start it with `container-run {e.name}`, or remove it with `container-cleanup {e.name}`",
         )
+    _engine_reads_cdi(state, e.name)
     limits = limits_of(state, owner.uid, owner.name)
     have = state.containers.count("uid", owner.uid)
     if limits.max_containers_per_user is not None and have >= limits.max_containers_per_user:
@@ -63,6 +65,16 @@ def requested(tx: Tx, e: CreateRequested) -> OperationId:
     if slots:
         promise(tx, container, tuple(slot.id for slot in slots), Claim.RESERVED)
     return open_operation(tx, e.actor, Verb.CREATE, container, e.request_id, stage="creating")
+
+
+def _engine_reads_cdi(state: State, name: str) -> None:
+    """Without CDI there is no permission that could be withdrawn, and so no proof that a slot is free."""
+    engine = state.sight.engine
+    if engine is not None and not engine.cdi:
+        raise EngineTrouble(
+            f"cannot create {name}: the engine (Docker {engine.version}) reads no CDI specs",
+            hint='an operator needs Docker 25 or newer, with {"features": {"cdi": true}} in /etc/docker/daemon.json',
+        )
 
 
 def created(tx: Tx, c: Container, e: Done) -> None:
