@@ -54,11 +54,13 @@ class EngineEvents:
         post: Callable[[Event], None],
         reconnected: Callable[[], None],
         process: EngineProcess,
+        quiet_s: float = QUIET_S,
     ) -> None:
         self._engine = engine
         self._post = post
         self._reconnected = reconnected
         self._process = process
+        self._quiet_s = quiet_s
         self._known: tuple[int, int] | None = None
         self._met = False
         self._silent = False
@@ -123,7 +125,7 @@ class EngineEvents:
         reading = asyncio.ensure_future(response.content.readline())
         try:
             while True:
-                done, _ = await asyncio.wait([reading], timeout=QUIET_S)
+                done, _ = await asyncio.wait([reading], timeout=self._quiet_s)
                 if done:
                     return reading.result()
                 async with asyncio.timeout(ANSWER_S), session.get("http://localhost/_ping") as answer:

@@ -7,9 +7,8 @@ may still land at any time, so its return is told too, however late.
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
-from ds01d.adapters.cdi import Permissions
 from ds01d.adapters.docker import (
     DockerEngine,
     EngineBroke,
@@ -56,6 +55,16 @@ _INOTIFY: Final = (
 )
 
 
+class PermissionFiles(Protocol):
+    """The grants and specs on disk; both calls block, and raise what the file system says."""
+
+    def permit(self, permission: Permission) -> None:
+        """Give; the same content is not written again."""
+
+    def withdraw(self, key: str) -> None:
+        """Take; what is not there is fine."""
+
+
 class Hands:
     """One coroutine per order. `device_map` gives the devices that each slot has at this moment."""
 
@@ -63,7 +72,7 @@ class Hands:
         self,
         *,
         engine: DockerEngine,
-        permissions: Permissions,
+        permissions: PermissionFiles,
         looker: Looker,
         ghosts: Ghosts,
         device_map: Callable[[], Mapping[SlotId, SlotDevice]],

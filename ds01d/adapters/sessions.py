@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -155,10 +155,11 @@ class Sessions:
         return session.exec_id, handed
 
     def cut(self, engine_id: EngineId) -> int:
-        """Shut down every connection into a container; says how many there were."""
+        """Shut down every connection into a container, and end what ran behind it; says how many there were."""
         inside = [session for session in self._open.values() if session.container == engine_id]
         for session in inside:
             _shut(session)
+            self._end_soon(session)
         return len(inside)
 
     def count(self, uid: Uid) -> int:
@@ -209,8 +210,8 @@ class Sessions:
 
     def _adopt(self, session: _Session) -> None:
         self._open[session.exec_id] = session
-        # No event is asked for: a hang-up of both directions is always told.
-        self._watch(session, session.connection.fileno(), 0)
+        # The engine's end of stream, told once: it closes its side and waits for the client to close the other.
+        self._watch(session, session.connection.fileno(), select.EPOLLRDHUP | select.EPOLLET)
 
     def _watch(self, session: _Session, fd: int, events: int) -> None:
         self._watched[fd] = session
@@ -219,21 +220,47 @@ class Sessions:
     def _woken(self) -> None:
         for fd, _ in self._epoll.poll(0):
             session = self._watched.get(fd)
-            if session is not None:
+            if session is None:
+                continue
+            if fd == session.client:
                 self._end_soon(session)
+            else:
+                self._background(self._drop_if_over(session), session)
 
     def _end_soon(self, session: _Session) -> None:
         """Its client or its engine is gone, or nobody came for it: see to the rest, once."""
+        if self._unwatch(session):
+            self._background(self._end(session), session)
+
+    def _unwatch(self, session: _Session) -> bool:
         if self._open.pop(session.exec_id, None) is None:
-            return
+            return False
         for fd in (session.connection.fileno(), session.client):
             if fd is not None and self._watched.pop(fd, None) is not None:
                 self._epoll.unregister(fd)
         if session.expiry is not None:
             session.expiry.cancel()
-        task = asyncio.create_task(self._end(session), name=f"end of exec {session.exec_id[:12]}")
+        return True
+
+    def _background(self, work: Coroutine[None, None, None], session: _Session) -> None:
+        task = asyncio.create_task(work, name=f"exec {session.exec_id[:12]}")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+    async def _drop_if_over(self, session: _Session) -> None:
+        """Let go of one whose process has ended; what the client has not read yet stays his to read."""
+        if await self._is_over(session.exec_id) and self._unwatch(session):
+            self._notifier.forget(session.stored_as)
+            self._let_go(session)
+
+    async def _is_over(self, exec_id: str) -> bool:
+        """Whether the engine says so; one that says nothing ends no shell."""
+        try:
+            return not (await self._said(exec_id)).running
+        except EngineRefused as refused:
+            return refused.absent
+        except (EngineError, Unreadable):
+            return False
 
     async def _end(self, session: _Session) -> None:
         _shut(session)
@@ -291,15 +318,11 @@ class Sessions:
         if clients:
             session.client = clients[0]
             self._watch(session, clients[0], select.EPOLLIN)
-        over = False
-        with suppress(EngineError, Unreadable):  # an engine that says nothing ends no shell
-            try:
-                over = not (await self._said(exec_id)).running
-            except EngineRefused as refused:
-                over = refused.absent
-        # A connection without a client is one that nobody claimed before the last daemon ended.
-        if over or not clients:
+        if not clients:
+            # Nobody claimed it before the last daemon ended.
             self._end_soon(session)
+        else:
+            await self._drop_if_over(session)
 
     def _let_go(self, session: _Session) -> None:
         self._open.pop(session.exec_id, None)
