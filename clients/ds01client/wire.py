@@ -74,8 +74,7 @@ def quote(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        shown = text.encode(errors="surrogateescape").decode(errors="replace")
-        raise NotText(shown) from None
+        raise NotText("".join(["\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text])) from None
     return '"' + text.translate(_ESCAPES) + '"'
 
 
