@@ -38,7 +38,8 @@ _WORK: tuple[Method, ...] = (
     Method("container.start", container.StartParams, container.Outcome, OWNER, (*_CHANGE, *_SLOTS), container.start),
     Method("container.stop", container.StopParams, container.Outcome, OWNER, _CHANGE, container.stop),
     Method("container.remove", container.RemoveParams, container.Outcome, OWNER, _CHANGE, container.remove),
-    Method("container.release", container.ReleaseParams, container.Outcome, OWNER, _CHANGE, container.release),
+    # Owners end their own hold with a stop that releases; this one also takes the word that an engine is gone.
+    Method("container.release", container.ReleaseParams, container.Outcome, OPERATOR, _CHANGE, container.release),
     # Three faults of ours stand behind a frozen record: whoever takes it up again should have read them.
     Method("container.thaw", container.WhichParams, container.Outcome, OPERATOR, _CHANGE, container.thaw),
     Method("container.list", container.ListParams, container.ContainerList, EVERYBODYS, (), container.list_),

@@ -7,7 +7,7 @@ from ds01d.core.state import State
 from ds01d.model.account import Account, Missing
 from ds01d.model.actor import Actor, Owner
 from ds01d.model.container import Container
-from ds01d.model.errors import BY_KIND, AccountsSilent, EngineTrouble, NotFound, Refused
+from ds01d.model.errors import BY_KIND, AccountsSilent, EngineTrouble, Invalid, NotFound, Refused
 from ds01d.model.ids import ContainerId, Uid
 from ds01d.model.operation import Failure
 
@@ -43,6 +43,18 @@ def container(state: State, actor: Actor, name: str, user: str | None) -> Contai
         there = [c.name for c in state.containers if (c.uid == actor.uid if user is None else c.user == user)]
         raise NotFound(f"cannot find a container called {name}: {whose} {_nearest(name, there)}", hint=_list_hint(user))
     return found
+
+
+def anybodys(state: State, actor: Actor, name: str, user: str | None) -> Container:
+    """The container of this name, whoever has it; where two have it, the operator has to say whose is meant."""
+    if user is None:
+        found = [c for c in state.containers if c.name == name and not c.stray]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            owners = ", ".join(sorted(c.user for c in found))
+            raise Invalid(f"cannot tell which {name} is meant: {owners} have one", hint="name the owner with `--user`")
+    return container(state, actor, name, user)
 
 
 def by_engine_id(state: State, actor: Actor, engine_id: str) -> Container:

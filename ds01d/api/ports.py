@@ -38,12 +38,8 @@ class Accounts(Protocol):
         ...
 
 
-class ContainerTest(Protocol):
-    """Tells whether a process lives in a container's cgroup; None: not known. Must not block."""
-
-    def __call__(self, pid: int) -> bool | None:
-        """Judge one process."""
-        ...
+#: Tells whether a process lives in a container's cgroup; None: not known. Must not block.
+ContainerTest = Callable[[int], bool | None]
 
 
 class Paths(Protocol):

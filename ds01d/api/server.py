@@ -1,6 +1,7 @@
 """HTTP on a Unix socket: takes requests in, within limits, and knows who sent them; what they mean, `rpc` knows."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -102,6 +103,7 @@ class Server:
             "keepalive_timeout": self._limits.head_s,
             "auto_decompress": False,
             "access_log": None,
+            "logger": _logger(),
             "lingering_time": 1.0,
         }
         # `create_server`, not `create_unix_server`: the latter removes the socket's file, which is systemd's.
@@ -162,7 +164,7 @@ class Server:
         try:
             actor = await _connection(request).actor()
             with self.throttle.watching(actor.uid):
-                return await streams.follow(request, actor, self._mind, self._limits.answer_s)
+                return await streams.follow(request, actor, self._mind, self._limits)
         except Refused as e:
             return await self._send(request, error(request, error_of(e), _status_of(e)))
 
@@ -183,6 +185,17 @@ class Server:
         except (web.RequestPayloadError, HttpProcessingError):
             return refusal(request, 400, "cannot read the body: it is not what its head says")
         return bytes(body)
+
+
+def _logger() -> logging.Logger:
+    """Aiohttp's voice, without what anybody can make it say by sending rubbish."""
+    logger = logging.getLogger("ds01d.http")
+    logger.addFilter(_not_their_fault)
+    return logger
+
+
+def _not_their_fault(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def _connection(request: web.BaseRequest) -> Connection:

@@ -25,9 +25,10 @@ _AT_ONCE = 64
 class ShellDoor:
     """The door for descriptors."""
 
-    def __init__(self, *, sessions: Sessions, identify: Identify, throttle: Throttle) -> None:
+    def __init__(self, *, sessions: Sessions, identify: Identify, throttle: Throttle, show_s: float = SHOW_S) -> None:
         self._sessions = sessions
         self._identify = identify
+        self._show_s = show_s
         #: Its own, so that shells are not shut out by many requests.
         self._throttle = throttle
         self._serving: set[asyncio.Task[None]] = set()
@@ -69,11 +70,11 @@ class ShellDoor:
 
     async def _serve_one(self, caller: socket.socket, peer: Peer) -> None:
         try:
-            async with asyncio.timeout(SHOW_S):
+            async with asyncio.timeout(self._show_s):
                 ticket = await _ticket(caller)
             await self._hand_over(caller, peer, ticket)
         except TimeoutError:
-            _say_no(caller, Invalid(f"cannot wait any longer for a ticket: {SHOW_S:g} s are the limit"))
+            _say_no(caller, Invalid(f"cannot wait any longer for a ticket: {self._show_s:g} s are the limit"))
         except Refused as e:
             _say_no(caller, e)
         except OSError as e:

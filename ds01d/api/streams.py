@@ -6,17 +6,16 @@ from aiohttp import web
 
 from ds01d import __version__
 from ds01d.api import codec
+from ds01d.api.throttle import Limits
 from ds01d.core.views import chronicle
 from ds01d.loop.port import Mind
 from ds01d.model.actor import Actor
 from ds01d.model.chronicle import EventLine
 
-#: Seconds without an event after which an empty line shows that the stream lives, and whether its reader does.
-QUIET_S = 15.0
 _OVERRUN = b'{"event_type":"stream.overrun","details":{"why":"the reader is too slow; what came meanwhile is lost"}}\n'
 
 
-async def follow(request: web.BaseRequest, actor: Actor, mind: Mind, patience_s: float) -> web.StreamResponse:
+async def follow(request: web.BaseRequest, actor: Actor, mind: Mind, limits: Limits) -> web.StreamResponse:
     """Send lines until the reader goes, or falls behind; the last line then says so."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson", "Ds01-Version": __version__})
     watch = mind.watch()
@@ -24,16 +23,16 @@ async def follow(request: web.BaseRequest, actor: Actor, mind: Mind, patience_s:
         await response.prepare(request)
         while request.transport is not None:
             try:
-                line = await asyncio.wait_for(anext(watch), QUIET_S)
+                line = await asyncio.wait_for(anext(watch), limits.quiet_s)
             except TimeoutError:
-                await _send(response, b"\n", patience_s)
+                await _send(response, b"\n", limits.answer_s)
                 continue
             except StopAsyncIteration:
-                await _send(response, _OVERRUN, patience_s)
+                await _send(response, _OVERRUN, limits.answer_s)
                 break
             view = chronicle.visible(line, actor) if isinstance(line, EventLine) else None
             if view is not None:
-                await _send(response, codec.encode(view) + b"\n", patience_s)
+                await _send(response, codec.encode(view) + b"\n", limits.answer_s)
     except TimeoutError:
         # A reader who takes nothing for so long would be told nothing of his being too slow either.
         if request.transport is not None:

@@ -25,6 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body_s: float = 10.0
     #: For the caller to take an answer.
     answer_s: float = 30.0
+    #: Without an event, until an empty line shows that a stream lives, and whether its reader does.
+    quiet_s: float = 15.0
 
 
 class Throttle:
@@ -64,14 +66,18 @@ class Throttle:
         with self._one(self._watching, uid, self._limits.watchers_per_uid, "event streams at once"):
             yield
 
+    @property
+    def connection_count(self) -> int:
+        """How many connections there are."""
+        return sum(self._connected.values())
+
     def connect(self, uid: int) -> bool:
         """Count a connection in, where there is room for it."""
         limits = self._limits
-        total = sum(self._connected.values())
         mine = self._connected.get(uid, 0)
         room = limits.connections + (limits.connections_for_root if uid == 0 else 0)
         own = limits.connections_for_root + limits.connections_per_uid if uid == 0 else limits.connections_per_uid
-        if total >= room or mine >= own:
+        if self.connection_count >= room or mine >= own:
             return False
         self._connected[uid] = mine + 1
         return True

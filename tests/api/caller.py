@@ -78,21 +78,21 @@ class Client:
     async def post(self, value: object, **headers: str) -> Reply:
         return await self.send("POST", "/rpc", json.dumps(value).encode(), **headers)
 
-    async def call(self, name: str, **params: object) -> Json:
+    async def call(self, method: str, /, **params: object) -> Json:
         """The JSON-RPC response to one call."""
-        reply = await self.post({"jsonrpc": "2.0", "id": 1, "method": name, "params": params})
+        reply = await self.post({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         assert reply.status == 200, reply
         return reply.json
 
-    async def result(self, name: str, **params: object) -> Json:
+    async def result(self, method: str, /, **params: object) -> Json:
         """The result of one call that must go well."""
-        answer = await self.call(name, **params)
+        answer = await self.call(method, **params)
         assert "result" in answer, answer
         return answer["result"]
 
-    async def error(self, name: str, **params: object) -> Json:
+    async def error(self, method: str, /, **params: object) -> Json:
         """The error of one call that must be refused."""
-        answer = await self.call(name, **params)
+        answer = await self.call(method, **params)
         assert "error" in answer, answer
         return answer["error"]
 

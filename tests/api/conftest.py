@@ -1,19 +1,21 @@
 """A real server on a temporary socket, behind it the real core in a world that does at once what it is told."""
 
+import asyncio
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from ds01d.api import peer as peers
 from ds01d.api.desk import Desk
 from ds01d.api.method import Method
 from ds01d.api.methods import METHODS
-from ds01d.api.peer import Peer, identify
+from ds01d.api.peer import Peer
 from ds01d.api.rpc import Rpc
 from ds01d.api.server import Server
 from ds01d.api.throttle import Limits, Throttle
@@ -55,11 +57,11 @@ class House:
         )
         throttle = Throttle(limits, lambda: self.clock)
         rpc = Rpc(desk, METHODS, limits, throttle, inspect=as_declared)
-        self.server = Server(rpc=rpc, identify=self._identify, throttle=throttle, limits=limits)
+        self.server = Server(rpc=rpc, identify=self.identify, throttle=throttle, limits=limits)
         self.clients: list[Client] = []
 
-    async def _identify(self, peer: Peer) -> Actor:
-        return await identify(peer, self.directory, lambda _pid: self.in_container)
+    async def identify(self, peer: Peer) -> Actor:
+        return await peers.identify(peer, self.directory, lambda _pid: self.in_container)
 
     async def open(self) -> None:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -74,6 +76,12 @@ class House:
             await client.close()
         await self.server.close(0.1)
         shutil.rmtree(self.folder)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait for something to come about; fails after five seconds."""
+        async with asyncio.timeout(5):
+            while not true():  # noqa: ASYNC110  # what it waits for rings no bell
+                await asyncio.sleep(0.005)
 
     async def client(self, uid: int | None = None, groups: Iterable[int] = ()) -> Client:
         """A new connection of this user."""

@@ -1,5 +1,7 @@
 """A mind with the real core and a real state, and a world that does at once what it is told, or nothing at all."""
 
+import asyncio
+
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
@@ -14,7 +16,7 @@ from ds01d.loop.watch import Watch
 from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, Look, SlotSeen
 from ds01d.model.gpu import Gpu, Slot, slot_id
 from ds01d.model.ids import EngineId, EngineName, GpuUuid, OperationId
-from ds01d.model.operation import Operation, OperationState
+from ds01d.model.operation import Failure, Operation, OperationState
 from ds01d.model.policy import Limits, Policy
 
 NOON = 1_800_000_000.0
@@ -27,6 +29,10 @@ class InstantMind:
         self.state = state
         self.unsaved_since: float | None = None
         self.asleep = False
+        #: What every operation ends with.
+        self.failure: Failure | None = None
+        #: Waiting takes until somebody says otherwise.
+        self.patient = False
         self.asked: list[ev.Request] = []
         self.waited: list[float] = []
         self.watchers: set[Watch] = set()
@@ -48,15 +54,26 @@ class InstantMind:
         if getattr(request, "dry_run", False):
             return Preview(lines=outcome.preview)
         self._carry_out(outcome.effects)
+        if self.failure is not None and outcome.operation is not None:
+            self._fail(outcome.operation, self.failure)
         return self.state.operations.get(outcome.operation) if outcome.operation is not None else None
+
+    def _fail(self, operation: OperationId, failure: Failure) -> None:
+        tx = Tx(self.state, self.now())
+        found = self.state.operations.get(operation)
+        assert found is not None
+        tx.finish(found, "", failure)
+        tx.commit()
 
     async def finished(self, operation: OperationId, timeout_s: float) -> Operation:
         self.waited.append(timeout_s)
         found = self.state.operations.get(operation)
         assert found is not None
+        while self.patient:  # noqa: ASYNC110  # a test turns it off
+            await asyncio.sleep(0.005)
         if found.state is OperationState.PENDING:
             self._at += timeout_s
-        return found
+        return self.state.operations.get(operation) or found
 
     def watch(self) -> Watch:
         watch = Watch(self.watchers.discard)
