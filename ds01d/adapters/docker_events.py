@@ -99,8 +99,9 @@ class EngineEvents:
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         filters = json.dumps({"type": ["container"], "event": list(ACTIONS)})
         params = {"filters": filters} | ({"since": f"{self._since:.9f}"} if self._since else {})
-        opening = session.get("http://localhost/events", params=params)
-        response = await asyncio.wait_for(opening, ANSWER_S)
+        # Not wait_for: on Python 3.11 it can swallow the cancellation that ends us.
+        async with asyncio.timeout(ANSWER_S):
+            response = await session.get("http://localhost/events", params=params)
         async with response:
             response.raise_for_status()
             # The stream is open before anybody lists, so that nothing falls between the two.

@@ -38,6 +38,7 @@ DETACH_KEYS: Final = "ctrl-_,ctrl-_,ctrl-_,ctrl-^"
 KEPT: Final = 512
 _STORED: Final = "exec-"
 _FDS_EACH: Final = 2
+_ASK_AGAIN_S: Final = (0.1, 1.0)
 
 
 class Ticket(NamedTuple):
@@ -178,12 +179,13 @@ class Sessions:
         return ExecResult(EngineId(said.container), said.running, None if said.running else said.exit_code)
 
     async def restore(self, stored: Iterable[Inherited]) -> int:
-        """Take back what systemd kept for us, end what nobody claimed, drop what is over; says how many are open."""
+        """Take back what systemd kept for us, and say how many; what is over or was never claimed goes soon after."""
         kept: dict[str, list[int]] = {}
         for name, fd in stored:
             if name.startswith(_STORED):
                 kept.setdefault(name, []).append(fd)
-        await asyncio.gather(*(self._take_back(name, fds) for name, fds in kept.items()))
+        for name, fds in kept.items():
+            self._take_back(name, fds)
         return len(self._open)
 
     async def close(self) -> None:
@@ -249,7 +251,14 @@ class Sessions:
 
     async def _drop_if_over(self, session: _Session) -> None:
         """Let go of one whose process has ended; what the client has not read yet stays his to read."""
-        if await self._is_over(session.exec_id) and self._unwatch(session):
+        # The engine may close the stream a moment before it has written down that the process ended.
+        for wait_s in (0.0, *_ASK_AGAIN_S):
+            await asyncio.sleep(wait_s)
+            if await self._is_over(session.exec_id):
+                break
+        else:
+            return  # it closed its streams and runs on; its client's end is still watched
+        if self._unwatch(session):
             self._notifier.forget(session.stored_as)
             self._let_go(session)
 
@@ -301,7 +310,7 @@ class Sessions:
         except msgspec.ValidationError as error:
             raise Unreadable(f"cannot read what the engine says of an exec: {error}") from error
 
-    async def _take_back(self, name: str, fds: list[int]) -> None:
+    def _take_back(self, name: str, fds: list[int]) -> None:
         exec_id, _, rest = name.removeprefix(_STORED).partition("-")
         container, _, uid = rest.partition("-")
         sockets = [fd for fd in fds if stat.S_ISSOCK(os.fstat(fd).st_mode)]
@@ -315,14 +324,13 @@ class Sessions:
             return
         session = _Session(exec_id, EngineId(container), Uid(int(uid)), socket.socket(fileno=sockets[0]))
         self._adopt(session)
-        if clients:
-            session.client = clients[0]
-            self._watch(session, clients[0], select.EPOLLIN)
         if not clients:
             # Nobody claimed it before the last daemon ended.
             self._end_soon(session)
-        else:
-            await self._drop_if_over(session)
+            return
+        session.client = clients[0]
+        self._watch(session, clients[0], select.EPOLLIN)
+        self._background(self._drop_if_over(session), session)
 
     def _let_go(self, session: _Session) -> None:
         self._open.pop(session.exec_id, None)
