@@ -115,6 +115,8 @@ def _steps(state: State, event: ev.Event) -> Iterator[tuple[ContainerId | None, 
             yield event.container, _do(lambda tx: _answered(tx, event))
         case ev.EngineHinted():
             yield None, _do(lambda tx: reconciling.hinted(tx, event))
+        case ev.ShellsLeft():
+            yield None, _do(lambda tx: ending.shells_left(tx, event))
         case ev.Relisted():
             yield from _relisted(state, event)
         case ev.EngineSilent():

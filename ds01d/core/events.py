@@ -134,6 +134,12 @@ class EngineHinted(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
+class ShellsLeft(msgspec.Struct, frozen=True, kw_only=True):
+    """The last shell that `container-run` or `ds01-run` had opened is gone, and nothing but the init runs there."""
+
+    engine_id: EngineId
+
+
 class Relisted(msgspec.Struct, frozen=True, kw_only=True):
     """A listing came back. Records that changed since it was asked for are skipped."""
 
@@ -204,6 +210,7 @@ Request = CreateRequested | StartRequested | StopRequested | RemoveRequested | R
 Answer = Done | Failed | Uncertain | Looked
 Observation = (
     EngineHinted
+    | ShellsLeft
     | Relisted
     | EngineSilent
     | EngineAnswered

@@ -66,3 +66,15 @@ def test_an_engine_that_reads_no_cdi_specs_makes_nothing_and_the_refusal_says_wh
     assert refused is not None
     assert "Docker 20.10.24" in refused.message
     assert "daemon.json" in refused.hint
+
+
+def test_a_container_whose_last_shell_was_left_stops_and_its_hold_begins() -> None:
+    world = World()
+    c = world.with_running("alice")
+
+    world.tell(ev.ShellsLeft(engine_id=c.engine_id or ""))  # type: ignore[arg-type]  # a running one has an id
+    world.oblige()
+
+    assert world.fresh(c).phase is Phase.STOPPED
+    assert world.allocation(c).claim is Claim.HELD  # type: ignore[union-attr]
+    assert "shell" in world.fresh(c).why

@@ -1,7 +1,7 @@
 """A container is stopped, parked or removed on request. What the engine shows afterwards is the success."""
 
 from ds01d.core import effects as do
-from ds01d.core.events import Failed, ReleaseRequested, RemoveRequested, StopRequested
+from ds01d.core.events import Failed, ReleaseRequested, RemoveRequested, ShellsLeft, StopRequested
 from ds01d.core.moves import back_off, engine_failure, fail, release, remove_when_free
 from ds01d.core.requests import open_operation, repeated, target
 from ds01d.core.settling import CUT_AFTER_S
@@ -51,6 +51,13 @@ def begin(tx: Tx, c: Container, grace_s: float, then: Then, why: str) -> Contain
         retry_at=None,
         why=why,
     )
+
+
+def shells_left(tx: Tx, e: ShellsLeft) -> None:
+    """Everybody has left and nothing runs any more: stop it, so that its hold begins."""
+    c = tx.state.containers.one("engine_id", e.engine_id)
+    if c is not None and c.phase is Phase.RUNNING and not c.frozen:
+        begin(tx, c, tx.state.policy.sigterm_grace, Then.HOLD, "its last shell was left, and nothing else ran")
 
 
 def remove_requested(tx: Tx, e: RemoveRequested) -> OperationId:
