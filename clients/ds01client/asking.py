@@ -63,16 +63,17 @@ def choose(lines: list[str], question: str, otherwise: str) -> int | None:
         write(2, f"{said!r} is none of the numbers 1 to {len(lines)}\n".encode(errors="replace"))
 
 
-def choose_image(given: Given) -> None:
-    """Ask for an image, unless one's own is called like the container; Enter leaves it to the daemon."""
+def choose_image(given: Given, otherwise: str) -> None:
+    """Ask for an image, unless one's own is called like the container."""
     answer = call("image.list", _of_user(given), show="json", again=True)
     images = _rows(answer, "images")
+    name = given.params.get("name")
     own = {str(i["name"]) for i in images if i.get("own")}
-    if not images or own & {given.params["name"], f"{given.params['name']}-image"}:
+    if not images or own & {name, f"{name}-image"}:
         return
     write(2, b"from which image?\n")
     names = [str(i["name"]) for i in images]
-    if (chosen := choose(names, "image", "the default")) is not None:
+    if (chosen := choose(names, "image", otherwise)) is not None:
         given.params["image"] = names[chosen]
 
 

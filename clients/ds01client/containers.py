@@ -8,6 +8,7 @@ from ds01client.options import (
     JSON,
     PATH,
     SECONDS,
+    SIZE,
     USER,
     WHOLE,
     YES,
@@ -23,7 +24,7 @@ from ds01client.wire import Answer, call, write
 GPU_WISHES = (
     Option("-g --gpus", "N", "how many GPUs or MIG slices (1)", param="gpus", kind=WHOLE),
     Option("--gpu-type", "KIND", "any, full (whole GPUs), mig, or a profile such as 2g.20gb", param="gpu_type"),
-    Option("--gpu-memory", "SIZE", "with at least so much memory, such as 40g", param="gpu_memory"),
+    Option("--gpu-memory", "SIZE", "with at least so much memory, such as 40g", param="gpu_memory", kind=SIZE),
 )
 CPU_ONLY = Option("--cpu-only", "", "without a GPU", param="cpu_only")
 NETWORK = Option("--network", "host", "the host's own network (operators)")
@@ -169,7 +170,7 @@ def _create(given: Given) -> int:
         from ds01client.asking import at_terminal, choose_image  # noqa: PLC0415  # needed by people at a terminal only
 
         if at_terminal():
-            choose_image(given)
+            choose_image(given, "the default")
     return change(given, "container.create", request_id=True)
 
 

@@ -11,6 +11,7 @@ TEXT = "text"
 WHOLE = "whole number"
 PATH = "path"
 SECONDS = "duration"
+SIZE = "size"
 
 _COLUMN = 24
 _DIGITS_MAX = 9
@@ -184,9 +185,18 @@ def _meant(option: Option, flag: str, value: str) -> object:
         return int(value)
     if option.kind == PATH:
         return absolute(value)
+    if option.kind == SIZE and not _is_size(value):
+        raise UsageError(f"{flag} expects a size, such as {flag} 40g or {flag} 512M, and was given {value!r}")
     if option.kind == SECONDS:
         return seconds(flag, value)
     return value
+
+
+def _is_size(text: str) -> bool:
+    """A number and a unit; the daemon knows what it is worth."""
+    number = text.rstrip("kKmMgGtTiIbB")
+    unit = text[len(number) :].lower()
+    return number.replace(".", "", 1).isdigit() and unit in {f"{u}{rest}" for u in "kmgt" for rest in ("", "b", "ib")}
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

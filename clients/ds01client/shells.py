@@ -25,6 +25,8 @@ _RESULT_S = 30.0
 #: Below the time after which waiting is remarked upon: nothing of ours may appear in somebody's editor. Seconds.
 _QUIET_S = 4.0
 _TRIES = 3
+#: 128 and SIGHUP, SIGKILL, SIGTERM.
+_ENDED_FROM_OUTSIDE = (129, 137, 143)
 
 _TTY = Option("-t --tty", "", "give it a terminal, though this is none")
 _NO_TTY = Option("-T --no-tty", "", "no terminal, though this is one")
@@ -156,7 +158,7 @@ def through(wish: dict[str, object], started: Answer, argv: list[str] | None, *,
     try:
         with connection:
             _join(connection, exec_id, tty=tty)
-        return _exit_code(exec_id)
+        code = _exit_code(exec_id)
     except Lost as e:
         why = f"`container-why {wish['name']}` may say more"
         raise Declined(f"{e}\n{why}", EXIT_OURS) from None
@@ -166,6 +168,9 @@ def through(wish: dict[str, object], started: Answer, argv: list[str] | None, *,
         return _EXIT_BROKEN_PIPE
     except OSError as e:
         raise Declined(f"cannot go on: {(e.strerror or str(e)).lower()}", EXIT_OURS) from None
+    if tty and code in _ENDED_FROM_OUTSIDE:
+        write(2, f"ended from outside; `container-why {wish['name']}` may say why\n".encode())
+    return code
 
 
 def _fetch(wish: dict[str, object], started: Answer, *, again: bool) -> tuple[socket.socket, str]:

@@ -3,6 +3,7 @@
 import os
 import re
 
+from ds01client.asking import at_terminal, choose_image
 from ds01client.containers import IMAGE, WISHES, change, settle_wishes
 from ds01client.options import DRY_RUN, HELP, USER, Command, Declined, Given, Option, UsageError, help_text, parse
 from ds01client.shells import EXIT_OURS, begin, target, through
@@ -41,6 +42,8 @@ def main(_name: str, words: list[str]) -> int:
         write(1, help_text(DS01_RUN).encode())
         return 0
     settle_wishes(given)
+    if "image" not in given.params and at_terminal():
+        choose_image(given, "none")
     if "image" not in given.params:
         raise UsageError("from which image? ds01-run IMAGE")
     given.params.setdefault("name", made_up(str(given.params["image"])))

@@ -177,3 +177,14 @@ def test_ctrl_c_while_waiting_says_that_it_goes_on_and_how_to_see_it(
         daemon.answers["image.list"] = result({"images": []})
         terminal.expect("ds01d goes on with it: `container-list` shows how it stands, `container-why thesis` why")
         assert terminal.wait() == -2  # SIGINT
+
+
+def test_a_container_of_the_moment_can_choose_its_image_too(on_terminal: OnTerminal, daemon: FakeDaemon) -> None:
+    daemon.answers["image.list"] = result({"images": IMAGES})
+
+    with on_terminal("ds01-run", "--dry-run") as terminal:
+        terminal.expect("Enter for none")
+        terminal.type("2\n")
+        assert terminal.wait() == 0
+
+    assert daemon.asked[-1].params["image"] == "bb"

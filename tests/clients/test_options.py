@@ -42,6 +42,11 @@ def test_what_follows_two_dashes_is_left_as_it_is() -> None:
     assert given.rest == ["ls", "--help", "--", "-x"]
 
 
+@pytest.mark.parametrize("size", ["40g", "512M", "1.5t", "40GiB", "40gb"])
+def test_a_size_is_passed_on_as_it_is_written(size: str) -> None:
+    assert parse(CREATE, ["x", "--gpu-memory", size]).params["gpu_memory"] == size
+
+
 def test_a_dash_alone_is_a_name() -> None:
     assert parse(STOP, ["-"]).params["name"] == "-"
 
@@ -56,6 +61,10 @@ WRONG = {
     ("--gpus", "-1"): "--gpus expects a whole number, such as --gpus 2, and was given '-1'",
     ("--gpus", "²"): "--gpus expects a whole number, such as --gpus 2, and was given '²'",
     ("--gpus", "9" * 5000): "--gpus expects a whole number",
+    ("--gpu-memory", "40"): "--gpu-memory expects a size, such as --gpu-memory 40g",
+    ("--gpu-memory", "g"): "--gpu-memory expects a size",
+    ("--gpu-memory", "1.2.3g"): "--gpu-memory expects a size",
+    ("--gpu-memory", "40bg"): "--gpu-memory expects a size",
     ("--gpus=",): "--gpus needs a value, and was given an empty one: --gpus N",
     ("--cpu-only=yes",): "--cpu-only takes no value, and was given 'yes'",
     ("thesis", "bb", "more"): "cannot tell what 'more' is for: container-create takes NAME [IMAGE]",

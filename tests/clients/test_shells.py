@@ -180,6 +180,15 @@ def test_a_shell_that_is_suspended_from_outside_gives_the_terminal_back_and_take
         assert terminal.modes() == terminal.at_first
 
 
+def test_a_shell_that_was_ended_from_outside_says_where_to_look(on_terminal: OnTerminal, daemon: FakeDaemon) -> None:
+    daemon.shell(exit_code=137)
+
+    with shell_in(on_terminal, daemon) as (terminal, engine):
+        engine.close()
+        terminal.expect("`container-why thesis` may say why")
+        assert terminal.wait() == 137
+
+
 def test_a_second_socket_that_hands_out_nothing_is_said(on_terminal: OnTerminal, daemon: FakeDaemon) -> None:
     daemon.shell()
     daemon.hand_out = lambda client: client.sendall(b"no such ticket\n")
