@@ -222,10 +222,8 @@ def test_a_container_that_ran_is_not_taken_for_the_one_being_made(world: World) 
     assert failed(made.create()).kind == "name_taken"
 
 
-def test_an_unknown_image_is_refused_with_the_nearest_names(world: World) -> None:
-    answer = failed(Made(world, create=False).create(image="bbb:latest"))
-    assert answer.kind == "image_not_found"
-    assert "bb:latest" in answer.hint
+def test_an_unknown_image_is_refused_as_that(world: World) -> None:
+    assert failed(Made(world, create=False).create(image="bbb:latest")).kind == "image_not_found"
 
 
 # --- permission
