@@ -51,6 +51,8 @@ class Disk:
         #: Nothing can be written.
         self.full = False
         self.lineages = 0
+        #: Operations whose end their callers were told; a daemon that comes after has to know it.
+        self.answered: dict[OperationId, None] = {}
 
     def next_lineage(self) -> str:
         self.lineages += 1
@@ -113,7 +115,7 @@ class Daemon:
             copy, fell_back = disk.before, True
         if copy is None:
             return State(lineage=disk.next_lineage(), boot_id="", policy=policy)
-        return load(
+        state = load(
             copy.body,
             lineage=disk.next_lineage() if fell_back else copy.lineage,
             written_by=copy.lineage,
@@ -121,6 +123,13 @@ class Daemon:
             revision=copy.revision,
             policy=policy,
         )
+        if fell_back:
+            disk.answered.clear()
+        for told in disk.answered:
+            kept = state.operations.get(told)
+            if kept is None or kept.finished_at is None:
+                raise Broken(f"the caller of {told} was told its end, and a restart has forgotten it")
+        return state
 
     # ---- start-up
 
@@ -177,6 +186,9 @@ class Daemon:
             raise Broken(f"{event} was refused and changed something")
         if outcome.changes:
             laws.check(state)
+        for change in outcome.changes:
+            if change.table == "operations" and change.new is None:
+                self.disk.answered.pop(OperationId(change.id), None)
         self.watch(state, event, outcome)
         for effect in outcome.effects:
             self.queue.append((state.revision, effect))
@@ -201,7 +213,10 @@ class Daemon:
                     made.unread = False
             case do.Relist():
                 self.wants_listing = True
-            case do.Tell() | do.Alert() | do.Finished():
+            case do.Finished():
+                if effect.operation in self.state.operations.rows:
+                    self.disk.answered[effect.operation] = None
+            case do.Tell() | do.Alert():
                 pass
             case _:
                 self.hands.take(effect)

@@ -21,6 +21,7 @@ def leave_alone(play: Play) -> int:
     for _ in range(ROUNDS):
         for made in list(e.made.values()):
             e.raw_kill(made)
+        _operator(play)
         steps += _work(play)
         play.do("ask listing", 0)
         steps += _work(play)
@@ -34,6 +35,15 @@ def leave_alone(play: Play) -> int:
         m.now += 4.0
         play.do("soon", 0)
     raise Restless("; ".join(_left(play)[:4]))
+
+
+def _operator(play: Play) -> None:
+    """What ds01d reports and leaves alone, a ghost without a record, an operator ends."""
+    assert play.daemon is not None
+    for c in play.daemon.state.containers:
+        if c.stray and c.engine_id is not None:
+            for proc in list(play.machine.cgroups.get(c.engine_id, {}).values()):
+                play.machine.end(proc)
 
 
 def _calm(play: Play) -> int:
