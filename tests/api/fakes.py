@@ -120,9 +120,12 @@ class Shells:
         workdir: str | None,
         size: tuple[int, int] | None,
         uid: Uid,
+        lives_in: bool,
     ) -> Ticket:
         exec_id = f"{len(self.started):064x}"
-        self.started.append({"argv": argv, "user": user, "env": dict(env), "tty": tty, "workdir": workdir})
+        self.started.append(
+            {"argv": argv, "user": user, "env": dict(env), "tty": tty, "workdir": workdir, "lives_in": lives_in}
+        )
         self.sizes[exec_id] = size
         self.of[exec_id] = engine_id
         self.tickets[f"ticket-{exec_id}"] = (exec_id, uid)
