@@ -8,30 +8,9 @@ from pathlib import Path
 import msgspec
 
 from ds01d.adapters.recorder_format import stamp
+from ds01d.model.metadata import ContainerMetadata
 
 _MODE = 0o640
-
-
-class ContainerMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """One managed container; times in epoch seconds."""
-
-    #: NAME._.UID.
-    engine_name: str
-    id: str
-    name: str
-    user: str
-    uid: int
-    image: str
-    phase: str
-    #: None: it is parked, or has no GPU.
-    allocation: str | None = None
-    #: As people write them, `0:1`.
-    slots: tuple[str, ...] = ()
-    gpueq: float = 0.0
-    allocated_at: float | None = None
-    stopped_at: float | None = None
-    #: When its hold ends; None: it has none, or one without an end.
-    deadline: float | None = None
 
 
 class MetadataFiles:

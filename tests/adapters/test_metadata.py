@@ -4,7 +4,11 @@ import json
 import os
 from pathlib import Path
 
-from ds01d.adapters.metadata import ContainerMetadata, MetadataFiles
+from ds01d.adapters.metadata import MetadataFiles
+from ds01d.core.views.metadata import metadata_of
+from ds01d.model.ids import ContainerId
+from ds01d.model.metadata import ContainerMetadata
+from tests.core.world import World
 
 
 def thesis() -> ContainerMetadata:
@@ -63,3 +67,26 @@ def test_after_a_start_only_those_of_containers_that_are_still_there_are_kept(tm
     files.keep_only(frozenset({"thesis._.1001"}))
 
     assert [p.name for p in tmp_path.iterdir()] == ["thesis._.1001.json"]
+
+
+def test_a_held_container_is_told_with_its_slots_and_until_when() -> None:
+    world = World()
+    world.with_stopped("bob", "b")
+    (c,) = world.state.containers
+
+    told = metadata_of(world.state, c.id)
+
+    allocation = world.state.allocation_of(c.id)
+    assert told is not None
+    assert allocation is not None
+    assert (told.name, told.phase, told.allocation, told.deadline) == (
+        "b",
+        "stopped",
+        allocation.id,
+        allocation.deadline,
+    )
+    assert len(told.slots) == 1
+
+
+def test_a_container_that_is_gone_is_told_no_more() -> None:
+    assert metadata_of(World().state, ContainerId("L-1")) is None

@@ -23,6 +23,8 @@ from ds01d.adapters.store import (
     Unreadable,
 )
 from ds01d.adapters.store_migrations import MIGRATIONS, SCHEMA
+from ds01d.core import laws
+from ds01d.core.snapshot import load as recall
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "states"
 
@@ -241,6 +243,10 @@ def test_a_file_of_every_schema_there_ever_was_still_loads(tmp_path: Path, schem
     found = loaded(Store(tmp_path))
 
     assert (found.schema, found.fell_back) == (schema, False)
+    state = recall(found.state, lineage=found.lineage, revision=found.revision)
+    laws.check(state)
+    assert len(state.containers) == 2
+    assert len(state.allocations) == 2
 
 
 def test_a_second_daemon_is_refused_in_words(tmp_path: Path) -> None:
