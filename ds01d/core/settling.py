@@ -143,7 +143,7 @@ def _order(c: Container, a: Allocation | None, name: OrderName, timeout_s: float
                 order=order,
                 timeout_s=timeout_s,
                 key=c.key,
-                name=c.name,
+                name=c.engine_name,
                 user=c.user,
                 uid=c.uid,
                 gid=c.gid,
