@@ -35,10 +35,18 @@ def fetch(ticket: str) -> socket.socket:
     if flags & socket.MSG_CTRUNC or len(descriptors) != 1:
         for descriptor in descriptors:
             os.close(descriptor)
-        said = text.decode(errors="replace").strip()
-        raise Refused(said or "ds01d did not hand out the shell: the ticket may have run out, try again")
+        raise Refused(_reason(text.decode(errors="replace")))
     os.set_inheritable(descriptors[0], False)  # noqa: FBT003  # its only form
     return socket.socket(fileno=descriptors[0])
+
+
+def _reason(line: str) -> str:
+    """The words of `no KIND WORDS`."""
+    match line.split(maxsplit=2):
+        case ["no", _, words]:
+            return words.strip()
+        case _:
+            return "cannot open it: ds01d did not hand out its connection; try again"
 
 
 def _check(door: socket.socket) -> None:

@@ -117,7 +117,7 @@ class FakeDaemon:
         ours.settimeout(10)
         self._given.append(ours)
         with theirs:
-            socket.send_fds(client, [b"e1\n"], [theirs.fileno()])
+            socket.send_fds(client, [b"ok e1\n"], [theirs.fileno()])
         self.engine.put(ours)
 
     def _spawn(self, run: Callable[..., None], *args: object) -> None:

@@ -191,10 +191,10 @@ def test_a_shell_that_was_ended_from_outside_says_where_to_look(on_terminal: OnT
 
 def test_a_second_socket_that_hands_out_nothing_is_said(on_terminal: OnTerminal, daemon: FakeDaemon) -> None:
     daemon.shell()
-    daemon.hand_out = lambda client: client.sendall(b"no such ticket\n")
+    daemon.hand_out = lambda client: client.sendall(b"no not_found no such ticket; ask for another\n")
 
     with on_terminal("container-run", "thesis") as terminal:
-        terminal.expect("no such ticket")
+        terminal.expect("no such ticket; ask for another")
         assert terminal.wait() == 125
         assert terminal.modes() == terminal.at_first
 
