@@ -72,7 +72,10 @@ def convert(value: object, to: type[S]) -> S:
         what, _, place = str(e).partition(" - at ")
         path = place.strip("`").replace("$", "params", 1) if place else "params"
         raise Fault(
-            INVALID_PARAMS, "invalid_params", f"cannot take {path}: {_lower(what).replace('`', '')}", _known(to)
+            INVALID_PARAMS,
+            "invalid_params",
+            f"cannot take {path}: {_lower(what).replace('`', '')}",
+            _known(to) if "field" in what else "",
         ) from None
 
 

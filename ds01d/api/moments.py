@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 from ds01d.model.errors import Invalid
 
-_AGO = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,7})m)?(?:(\d{1,8})s)?")
+_AGO = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,6})h)?(?:(\d{1,7})m)?(?:(\d{1,8})s)?(?: ago)?")
 _SECONDS = (86400, 3600, 60, 1)
 
 
 def parse(text: str, now: float) -> float:
     """Epoch seconds of `2h`, `1d12h`, `2026-11-20` or `2026-11-20T14:20`; without a zone it is this host's."""
     ago = _AGO.fullmatch(text)
-    if ago is not None and text:
+    if ago is not None and any(ago.groups()):
         return now - sum(int(n) * s for n, s in zip(ago.groups(default="0"), _SECONDS, strict=True))
     try:
         moment = datetime.fromisoformat(text)

@@ -99,8 +99,14 @@ def _stopped(o: Outcome, name: str, whose: str, slots: str, page: Page) -> str:
         return f"{name} is stopped and parked; GPU {','.join(o.freed)} is free again\n"
     if not slots or o.container is None:
         return f"{name} is stopped\n"
-    held = _held(o.container, page)
-    return f"{name} is stopped; GPU {slots} is yours still{held}\nfree it now: container-stop {name}{whose} --release\n"
+    reader = "you" if o.user == page.me else clean(o.user)
+    until_when = " without an end" if o.container.for_ever else ""
+    if o.container.until is not None:
+        until_when = f" until {page.moment(o.container.until)}"
+    return (
+        f"{name} is stopped; GPU {slots} is held for {reader}{until_when}\n"
+        f"free it now: container-stop {name}{whose} --release\n"
+    )
 
 
 def why(w: WhyView, page: Page) -> str:

@@ -23,6 +23,10 @@ _COLOURS = {
 }
 
 
+#: Seconds after which a look at the GPUs is no longer worth the words `just now`.
+_FRESH_S = 10.0
+
+
 def status(s: MachineStatus, page: Page) -> str:
     """The machine, then what the reader has of it."""
     parts = [notices(s.notices, page), _slots(s.slots, page), share(s.share)]
@@ -36,7 +40,8 @@ def gpus(g: GpuList, page: Page) -> str:
     """Every slot, and what is amiss with the cards."""
     troubled = [f"GPU {c.index}: {'gone from NVML' if c.lost else c.trouble}" for c in g.gpus if c.lost or c.trouble]
     amiss = "".join([f"{clean(line)}\n" for line in troubled])
-    seen = f"last seen {page.away(g.seen_at)}\n" if g.seen_at is not None else ""
+    stale = g.seen_at is not None and page.now - g.seen_at > _FRESH_S
+    seen = f"last seen {page.away(g.seen_at)}\n" if stale and g.seen_at is not None else ""
     return "\n".join([p for p in (_slots(g.slots, page) + amiss, seen) if p])
 
 
@@ -44,7 +49,7 @@ def notices(found: tuple[Notice, ...], page: Page) -> str:
     """What is amiss, a line each."""
     lines = []
     for n in found:
-        since = f" (since {page.moment(n.since)})" if n.since is not None else ""
+        since = f", since {page.moment(n.since)}" if n.since is not None else ""
         lines.append(page.paint("red", f"{n.severity}: {clean(n.text)}{since}"))
     return "".join([f"{line}\n" for line in lines])
 

@@ -66,7 +66,10 @@ def clean(text: str) -> str:
 
 def size(mib: int | None) -> str:
     """Memory as people write it."""
-    return "-" if mib is None else f"{mib / 1024:.3g}G"
+    if mib is None:
+        return "-"
+    gib = mib / 1024
+    return f"{gib:.0f}G" if gib >= 10 or gib == int(gib) else f"{gib:.1f}G"  # noqa: PLR2004  # two digits are enough
 
 
 def table(page: Page, heads: Sequence[str], rows: Iterable[Sequence[str]], colours: Mapping[str, str]) -> str:

@@ -142,7 +142,7 @@ def _notes(c: Container, a: Allocation | None) -> tuple[str, ...]:
 
 
 def _reasons(state: State, c: Container, a: Allocation | None) -> tuple[str, ...]:
-    said = [c.why] if c.why else []
+    said = [c.why] if c.why and c.why != status(c, a).value else []
     if c.frozen:
         said.append("its record was set aside after three faults of ours; an operator can take it up again")
     if a is not None:
