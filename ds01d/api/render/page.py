@@ -61,6 +61,8 @@ def terminal(header: str) -> tuple[int | None, bool]:
 
 def clean(text: str) -> str:
     """Text of other people's making, without anything that a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
 
 
@@ -89,6 +91,8 @@ def table(page: Page, heads: Sequence[str], rows: Iterable[Sequence[str]], colou
 
 def width(text: str) -> int:
     """Columns that a text takes on a terminal."""
+    if text.isascii() and text.isprintable():
+        return len(text)
     plain = _ESCAPE.sub("", text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in plain)
 
