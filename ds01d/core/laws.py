@@ -7,6 +7,14 @@ from ds01d.core.state import State
 from ds01d.model.allocation import CLAIM_MOVES, Allocation, Claim
 from ds01d.model.container import MOVES, Container, Phase
 
+#: The phases in which a container may be while its allocation is so.
+FITS = {
+    Claim.RESERVED: frozenset({Phase.CREATING}),
+    Claim.HELD: frozenset({Phase.STOPPED}),
+    Claim.BOUND: frozenset({Phase.STARTING, Phase.RUNNING, Phase.STOPPING}),
+    Claim.RELEASING: frozenset(Phase) - {Phase.CREATING},
+}
+
 
 class LawBroken(AssertionError):
     """Something that must never be."""
@@ -80,13 +88,7 @@ def _pair(container: Container | None, allocation: Allocation | None) -> None:
         if container.wants_gpu and container.phase is Phase.CREATING:
             raise LawBroken(f"container {container.id} is {container.phase} and holds nothing")
         return
-    fits = {
-        Claim.RESERVED: {Phase.CREATING},
-        Claim.HELD: {Phase.STOPPED},
-        Claim.BOUND: {Phase.STARTING, Phase.RUNNING, Phase.STOPPING},
-        Claim.RELEASING: set(Phase) - {Phase.CREATING},
-    }
-    if container.phase not in fits[allocation.claim]:
+    if container.phase not in FITS[allocation.claim]:
         raise LawBroken(f"container {container.id} is {container.phase} and its allocation {allocation.claim}")
     if not container.wants_gpu:
         raise LawBroken(f"container {container.id} was made without a GPU and holds {allocation.slots}")

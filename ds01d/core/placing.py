@@ -7,7 +7,7 @@ import msgspec
 from ds01d.core.state import State
 from ds01d.model.allocation import NEVER, Claim
 from ds01d.model.gpu import GpuRequest, Kind, Slot
-from ds01d.model.ids import Uid
+from ds01d.model.ids import GpuUuid, Uid
 from ds01d.model.policy import Strategy
 
 #: Memory left on a slot counts from this (MiB), or from this share of the slot's memory if that is more.
@@ -126,7 +126,8 @@ def _choose_among(
 ) -> tuple[Slot, ...] | None:
     if len(free) < count:
         return None
-    ranked = sorted(free, key=lambda s: (*_score(state, s, priority), s.start if s.start is not None else -1, s.id))
+    scores = {gpu: _score(state, gpu, priority) for gpu in {s.gpu for s in free}}
+    ranked = sorted(free, key=lambda s: (*scores[s.gpu], s.start if s.start is not None else -1, s.id))
     if count == 1:
         for slot in ranked:
             if _fits([slot], gpueq_left):
@@ -174,13 +175,13 @@ def _apart(state: State, slots: list[Slot]) -> int:
     return sum(_distance(state, one, other) for i, one in enumerate(slots) for other in slots[:i])
 
 
-def _score(state: State, slot: Slot, priority: int) -> tuple[float, float, float, int]:
-    """Lowest wins: (neighbours' highest priority minus mine, containers there, memory used in percent, index)."""
-    gpu = state.gpus.get(slot.gpu)
+def _score(state: State, uuid: GpuUuid, priority: int) -> tuple[float, float, float, int]:
+    """Of a card, lowest wins: (neighbours' highest priority minus mine, containers, memory used in percent, index)."""
+    gpu = state.gpus.get(uuid)
     index = gpu.index if gpu is not None else 0
     neighbours: dict[str, Uid] = {}
     used, total = 0, 0
-    for other in state.slots.of("gpu", slot.gpu):
+    for other in state.slots.of("gpu", uuid):
         holder = state.allocations.one("slot", other.id)
         if holder is not None:
             neighbours[holder.id] = holder.uid

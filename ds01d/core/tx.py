@@ -1,7 +1,6 @@
 """A transaction: writes through, remembers, and on a refusal plays everything back, so that nothing has changed."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -41,7 +40,8 @@ class Tx:
         self.state = state
         self.now = now
         self.effects: list[Effect] = []
-        self._olds: dict[tuple[str, str], tuple[Callable[[], None], object | None]] = {}
+        #: What was there before, by table and id, in the order of change.
+        self._olds: dict[tuple[str, str], tuple[Table[Any, Any], object | None]] = {}
         self._counter = state.counter
         self._sight = state.sight
         self._policy = state.policy
@@ -51,7 +51,7 @@ class Tx:
         old = table.store(key, record)
         place = (table.name, key)
         if place not in self._olds:
-            self._olds[place] = (lambda: (table.store(key, old), None)[1], old)
+            self._olds[place] = (table, old)
 
     def change(self, container: Container, **fields: object) -> Container:
         """Store a container with some fields changed, and give the new record."""
@@ -97,13 +97,12 @@ class Tx:
 
     def touched(self) -> list[tuple[object | None, object | None]]:
         """What was changed so far, as (old, new)."""
-        tables = self.state.tables
-        return [(old, tables[name].rows.get(key)) for (name, key), (_, old) in self._olds.items()]
+        return [(old, table.rows.get(key)) for (_, key), (table, old) in self._olds.items()]
 
     def rollback(self) -> None:
         """Play everything back: nothing changed, nothing left."""
-        for undo, _ in reversed(self._olds.values()):
-            undo()
+        for (_, key), (table, old) in reversed(self._olds.items()):
+            table.store(key, old)
         self._olds.clear()
         self.effects.clear()
         self.state.counter = self._counter
@@ -114,9 +113,8 @@ class Tx:
         """Fold to a change list, hold it against the local laws, encode what changed and note its deadlines."""
         state = self.state
         changes = []
-        tables = state.tables
-        for (name, key), (_, old) in self._olds.items():
-            new = tables[name].rows.get(key)
+        for (name, key), (table, old) in self._olds.items():
+            new = table.rows.get(key)
             if new is not old and new != old:
                 changes.append(Change(table=name, id=key, old=old, new=new))
         if not changes:
@@ -125,7 +123,7 @@ class Tx:
             laws.local(state, change.old, change.new)
         state.revision += 1
         for change in changes:
-            self._note(tables[change.table], change)
+            self._note(state.tables[change.table], change)
         return tuple(changes)
 
     def _note(self, table: Table[str, object], change: Change) -> None:
