@@ -27,6 +27,13 @@ async def test_health_is_told_to_anybody(house: House) -> None:
     assert (reply.status, reply.text) == (200, "ok\n")
 
 
+async def test_quotes_backslashes_and_colons_in_a_string_are_no_keys(house: House) -> None:
+    strange = '\\" : "\\\\": {,} \\\\\\'
+    reply = await (await house.client()).post(CALL | {"id": strange})
+    assert reply.json["id"] == strange
+    assert "result" in reply.json
+
+
 async def test_a_batch_is_answered_in_order_and_notifications_are_not(house: House) -> None:
     client = await house.client()
     silent = {"jsonrpc": "2.0", "method": "system.version"}
@@ -52,12 +59,17 @@ HOSTILE: dict[str, tuple[bytes, int, str]] = {
     "nested 33 deep": (b"[" * 33 + b"]" * 33, -32700, "deeper than 32"),
     "nested half a million deep": (b"[" * 500_000, -32700, "deeper than 32"),
     "nested objects": (b'{"a":' * 1000 + b"1" + b"}" * 1000, -32700, "deeper than 32"),
-    "a hundred thousand values": (b"[" + b"1," * 100_000 + b"1]", -32700, "more than 50000 values"),
+    "a hundred thousand values": (b"[" + b"1," * 100_000 + b"1]", -32700, "more than 10000 values"),
     "a key twice": (b'{"jsonrpc": "2.0", "id": 1, "method": "a", "method": "b"}', -32700, "the key method "),
     "a key twice, deep": (
         b'{"jsonrpc": "2.0", "id": 1, "method": "a", "params": {"x": [{"y": {"z": 1, "\\u007a": 2}}]}}',
         -32700,
         "the key params.x[0].y.z stands there twice",
+    ),
+    "a key twice behind backslashes": (
+        rb'{"jsonrpc": "2.0", "id": "\\\" : \" \\", "method": "a", "method": "b"}',
+        -32700,
+        "the key method stands there twice",
     ),
     "a text": (b'"hello"', -32600, "not an object"),
     "an empty batch": (b"[]", -32600, "not 0"),
