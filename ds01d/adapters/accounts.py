@@ -1,8 +1,9 @@
-"""Who people are, as NSS says: accounts and groups, asked in one thread, with a deadline and a memory. Judges nobody.
+"""Who people are, as NSS says: accounts and groups, asked in threads, with a deadline and a memory. Judges nobody.
 
-NSS may be a file, or a server far away that hangs for minutes. One worker thread asks, so at most one question hangs.
-Whoever waits has an answer within the deadline: a fresh one, or the last one that there ever was, or *silent*. That a
-name does not exist is an answer, that nobody answered is not, and the two are never confused.
+NSS may be a file, or a server far away that hangs for minutes. A few threads ask, so that a question which hangs holds
+up no other: root is found in a file while somebody else's name is not. Whoever waits has an answer within the deadline:
+a fresh one, or the last one that there ever was, or *silent*; what hung beyond it is waited for no more. That a name
+does not exist is an answer, that nobody answered is not, and the two are never confused.
 """
 
 import asyncio
@@ -28,7 +29,9 @@ _FRESH_S = 300.0
 _FRESH_MISSING_S = 10.0
 #: Answers remembered; beyond it the oldest are forgotten.
 _MEMORY_MAX = 20_000
-#: Questions waiting for the one thread; more are answered from memory.
+#: Threads that ask; once all of them hang, whoever comes is answered from memory.
+_THREADS_MAX = 8
+#: Questions waiting for a thread; more are answered from memory.
 _WAITING_MAX = 1_000
 
 
@@ -61,6 +64,19 @@ class _Answer(msgspec.Struct, frozen=True):
     at: float
 
 
+class _Question:
+    """Something asked of NSS and not yet answered; several may wait for it."""
+
+    __slots__ = ("asked_at", "done", "key", "work")
+
+    def __init__(self, key: tuple[object, ...], work: Callable[[], object]) -> None:
+        self.key = key
+        self.work = work
+        #: Done when the memory has what came of it.
+        self.done: Future[None] = Future()
+        self.asked_at = time.monotonic()
+
+
 class Accounts:
     """NSS with a memory. The `async` methods are for the doors, those that `find` are for threads: they block."""
 
@@ -69,13 +85,12 @@ class Accounts:
         self._deadline_s = deadline_s
         self._fresh_s = fresh_s
         self._memory: dict[tuple[object, ...], _Answer] = {}
-        self._asked: dict[tuple[object, ...], Future[None]] = {}
+        self._asked: dict[tuple[object, ...], _Question] = {}
         self._lock = threading.Lock()
-        self._questions: queue.SimpleQueue[tuple[tuple[object, ...], Callable[[], object], Future[None]]] = (
-            queue.SimpleQueue()
-        )
-        # Not an executor: its thread would be waited for at exit, and this one may hang in a dead server.
-        threading.Thread(target=self._work, name="accounts", daemon=True).start()
+        self._questions: queue.SimpleQueue[_Question] = queue.SimpleQueue()
+        #: Threads there are, and when those that are busy took up what they ask.
+        self._threads = 0
+        self._busy: dict[int, float] = {}
 
     async def by_uid(self, uid: Uid) -> Account | Missing:
         """The account of a uid."""
@@ -133,52 +148,71 @@ class Accounts:
             self._begin(key, lambda: self._nss.user_by_uid(uid))
         return known.value.name if known is not None and isinstance(known.value, Account) else None
 
-    async def _ask(self, key: tuple[object, ...], question: Callable[[], T]) -> T | Missing:
+    async def _ask(self, key: tuple[object, ...], work: Callable[[], T]) -> T | Missing:
         known = self._recall(key)
         if known is None or not self._is_fresh(known):
-            asked = asyncio.wrap_future(self._begin(key, question))
-            await asyncio.wait({asked}, timeout=self._deadline_s)
-            known = self._recall(key)
+            question = self._begin(key, work)
+            patience_s = self._patience_s(question)
+            if question is not None and patience_s > 0:
+                await asyncio.wait({asyncio.wrap_future(question.done)}, timeout=patience_s)
+                known = self._recall(key)
         return _answer(known)
 
-    def _find(self, key: tuple[object, ...], question: Callable[[], T]) -> T | Missing:
+    def _find(self, key: tuple[object, ...], work: Callable[[], T]) -> T | Missing:
         known = self._recall(key)
         if known is None or not self._is_fresh(known):
-            wait({self._begin(key, question)}, timeout=self._deadline_s)
-            known = self._recall(key)
+            question = self._begin(key, work)
+            if question is not None:
+                wait({question.done}, timeout=self._patience_s(question))
+                known = self._recall(key)
         return _answer(known)
 
-    def _begin(self, key: tuple[object, ...], question: Callable[[], object]) -> "Future[None]":
-        """Put a question to the thread, unless it is asked already; done when the memory has what came of it."""
+    def _patience_s(self, question: _Question | None) -> float:
+        """How long an answer is still worth waiting for."""
+        if question is None:
+            return 0.0
         with self._lock:
-            asked = self._asked.get(key)
-            if asked is None:
-                asked = Future()
+            begun = max(self._busy.values(), default=0.0)
+            stuck = len(self._busy) == _THREADS_MAX and time.monotonic() - begun > self._deadline_s
+        return 0.0 if stuck else max(0.0, question.asked_at + self._deadline_s - time.monotonic())
+
+    def _begin(self, key: tuple[object, ...], work: Callable[[], object]) -> _Question | None:
+        """Put a question to the threads, unless it is asked already; None: there are too many."""
+        with self._lock:
+            question = self._asked.get(key)
+            if question is None:
                 if len(self._asked) >= _WAITING_MAX:
-                    asked.set_result(None)
-                    return asked
-                self._asked[key] = asked
-                self._questions.put((key, question, asked))
-            return asked
+                    return None
+                question = self._asked[key] = _Question(key, work)
+                self._questions.put(question)
+                if self._threads < min(len(self._asked), _THREADS_MAX):
+                    self._threads += 1
+                    # Not an executor: its threads would be waited for at exit, and these may hang in a dead server.
+                    threading.Thread(target=self._work, name=f"accounts-{self._threads}", daemon=True).start()
+            return question
 
     def _work(self) -> None:
+        me = threading.get_ident()
         while True:
-            key, question, asked = self._questions.get()
+            question = self._questions.get()
+            with self._lock:
+                self._busy[me] = time.monotonic()
             answer: object
             try:
-                answer = question()
+                answer = question.work()
             except LookupError:
                 answer = Missing.NO_SUCH
             except Exception:  # noqa: BLE001  # whatever NSS does, the next question has to be asked
                 answer = Missing.SILENT
             with self._lock:
                 if answer is not Missing.SILENT:
-                    self._memory.pop(key, None)
-                    self._memory[key] = _Answer(answer, time.monotonic())
+                    self._memory.pop(question.key, None)
+                    self._memory[question.key] = _Answer(answer, time.monotonic())
                     while len(self._memory) > _MEMORY_MAX:
                         del self._memory[next(iter(self._memory))]
-                del self._asked[key]
-            asked.set_result(None)
+                del self._asked[question.key]
+                del self._busy[me]
+            question.done.set_result(None)
 
     def _recall(self, key: tuple[object, ...]) -> _Answer | None:
         with self._lock:

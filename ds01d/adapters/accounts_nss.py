@@ -1,14 +1,13 @@
-"""The C library's look-ups of users and groups, with the difference that Python's own drop: *no such* and *no answer*.
+"""The C library's look-ups of users and groups, called without Python's own `pwd`, `grp` and `os.getgrouplist`.
 
-`pwd.getpwnam` raises KeyError both for a name that does not exist and for a directory server that is down. The
-functions behind it tell the two apart, so they are called here. All of it blocks, and may block for ever.
+Those raise KeyError both for a name that does not exist and for a directory server that is down. And `pwd.getpwall`
+and `os.getgrouplist` keep the interpreter's lock while they wait (CPython 3.11): a server that hangs would stop every
+thread of the daemon. All of it blocks, and may block for ever; any number of threads may ask at once.
 """
 
 import ctypes
 import errno
-import grp
 import os
-import pwd
 
 import msgspec
 
@@ -18,6 +17,7 @@ from ds01d.model.ids import Uid
 #: getpwnam(3): these mean that there is no such entry; any other, that nobody could be asked.
 _NO_SUCH = (0, errno.ENOENT, errno.ESRCH, errno.EBADF, errno.EPERM)
 _BUFFER, _BUFFER_MAX = 1 << 12, 1 << 24
+_GROUPS, _GROUPS_MAX = 1 << 8, 1 << 16
 
 
 class _Passwd(ctypes.Structure):
@@ -65,15 +65,23 @@ class System:
 
     def users(self) -> tuple[Account, ...]:
         """Every account that the directory lets itself be asked for; a large one may list none of its own."""
-        return tuple(
-            Account(uid=Uid(entry.pw_uid), gid=entry.pw_gid, name=entry.pw_name, home=entry.pw_dir)
-            for entry in pwd.getpwall()
-        )
+        found = []
+        self._libc.setpwent()  # the list's place is the process's: only one thread may list at a time
+        try:
+            while True:
+                entry = _Passwd()
+                buffer = self._call("getpwent_r", (), entry)
+                found.append(_account(entry))
+                del buffer
+        except LookupError:
+            return tuple(found)
+        finally:
+            self._libc.endpwent()
 
     def group_by_name(self, name: str) -> UnixGroup:
         """A group and its list of members."""
         entry = _Group()
-        buffer = self._call("getgrnam_r", _word(name), entry)
+        buffer = self._call("getgrnam_r", (_word(name),), entry)
         members = []
         if entry.members:
             for member in entry.members:
@@ -89,29 +97,43 @@ class System:
         # getgrouplist says nothing of a server that is down, it gives fewer groups; so the account is asked for first.
         self.user_by_name(account.name)
         names = []
-        for gid in os.getgrouplist(account.name, account.gid):
+        for gid in self._gids(account):
+            entry = _Group()
             try:
-                names.append(grp.getgrgid(gid).gr_name)
-            except KeyError:
+                buffer = self._call("getgrgid_r", (ctypes.c_uint32(gid),), entry)
+            except LookupError:
                 continue
+            names.append(_text(entry.name))
+            del buffer
         return tuple(names)
+
+    def _gids(self, account: Account) -> tuple[int, ...]:
+        room = _GROUPS
+        while True:
+            count, gids = ctypes.c_int(room), (ctypes.c_uint32 * room)()
+            primary = ctypes.c_uint32(account.gid)
+            if self._libc.getgrouplist(_word(account.name), primary, gids, ctypes.byref(count)) >= 0:
+                return tuple(gids[: count.value])
+            if room >= _GROUPS_MAX:
+                raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+            room *= 4
 
     def _user(self, function: str, key: ctypes.c_uint32 | bytes) -> Account:
         entry = _Passwd()
-        buffer = self._call(function, key, entry)
-        found = Account(uid=Uid(entry.uid), gid=entry.gid, name=_text(entry.name), home=_text(entry.home))
+        buffer = self._call(function, (key,), entry)
+        found = _account(entry)
         del buffer
         return found
 
     def _call(
-        self, function: str, key: ctypes.c_uint32 | bytes, entry: _Passwd | _Group
+        self, function: str, key: tuple[ctypes.c_uint32 | bytes, ...], entry: _Passwd | _Group
     ) -> "ctypes.Array[ctypes.c_char]":
         """Fill the entry. Its texts lie in the buffer that is given back, which has to outlive their reading."""
         length = _BUFFER
         while True:
             buffer = ctypes.create_string_buffer(length)
             found = ctypes.c_void_p()
-            code = self._libc[function](key, ctypes.byref(entry), buffer, ctypes.c_size_t(length), ctypes.byref(found))
+            code = self._libc[function](*key, ctypes.byref(entry), buffer, ctypes.c_size_t(length), ctypes.byref(found))
             if code == errno.ERANGE and length < _BUFFER_MAX:
                 length *= 4
             elif found.value:
@@ -120,6 +142,10 @@ class System:
                 raise LookupError(f"{function}: no such entry")
             else:
                 raise OSError(code, os.strerror(code))
+
+
+def _account(entry: _Passwd) -> Account:
+    return Account(uid=Uid(entry.uid), gid=entry.gid, name=_text(entry.name), home=_text(entry.home))
 
 
 def _word(name: str) -> bytes:

@@ -1,11 +1,16 @@
 """Look-ups that are slow, silent or wrong: an answer comes in time, and silence is never taken for *no such*."""
 
 import asyncio
+import grp
 import os
 import pwd
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +128,67 @@ async def test_an_answer_that_came_too_late_is_there_for_the_next_one(directory:
     assert directory.asked == 1
 
 
+class HalfDead(Directory):
+    """A directory in which only what lies far away hangs; uids from 5000 on do."""
+
+    def user_by_uid(self, uid: Uid) -> Account:
+        if uid >= 5000:
+            self.answers.wait()
+        return next(self._only(a for a in self.accounts if a.uid == uid))
+
+
+@pytest.fixture
+def half_dead() -> Iterator[HalfDead]:
+    made = HalfDead()
+    made.answers.clear()
+    yield made
+    made.answers.set()
+
+
+async def test_one_that_hangs_holds_up_nobody_else(half_dead: HalfDead) -> None:
+    accounts = Accounts(half_dead, deadline_s=0.3)
+
+    hung, found = await asyncio.gather(accounts.by_uid(Uid(5000)), accounts.by_uid(ALICE.uid))
+
+    assert (hung, found) == (Missing.SILENT, ALICE)
+
+
+async def test_what_hung_beyond_the_deadline_is_waited_for_no_more(half_dead: HalfDead) -> None:
+    accounts = Accounts(half_dead, deadline_s=0.3)
+    await accounts.by_uid(Uid(5000))
+    begun = time.monotonic()
+
+    again = [await accounts.by_uid(Uid(5000)) for _ in range(5)]
+
+    assert set(again) == {Missing.SILENT}
+    assert time.monotonic() - begun < 0.2
+
+
+async def test_once_all_threads_hang_everybody_is_answered_at_once_from_memory(half_dead: HalfDead) -> None:
+    accounts = Accounts(half_dead, deadline_s=0.3, fresh_s=0.0)
+    before = threading.active_count()
+    known = await accounts.by_uid(ALICE.uid)
+    await asyncio.gather(*(accounts.by_uid(Uid(5000 + n)) for n in range(30)))
+    begun = time.monotonic()
+
+    answers = [await accounts.by_uid(ALICE.uid), await accounts.by_uid(BOB.uid), await accounts.by_uid(Uid(6000))]
+
+    assert answers == [known, Missing.SILENT, Missing.SILENT]
+    assert time.monotonic() - begun < 0.2
+    assert threading.active_count() - before <= 8
+
+
+async def test_after_the_server_has_come_back_everybody_is_found_again(half_dead: HalfDead) -> None:
+    accounts = Accounts(half_dead, deadline_s=0.1)
+    await asyncio.gather(*(accounts.by_uid(Uid(5000 + n)) for n in range(30)))
+
+    half_dead.answers.set()
+    await asyncio.sleep(0.1)
+
+    assert await accounts.by_uid(BOB.uid) == BOB
+    assert await accounts.by_uid(Uid(5000)) is Missing.NO_SUCH
+
+
 async def test_many_who_ask_the_same_are_one_question(directory: Directory) -> None:
     directory.answers.clear()
     accounts = Accounts(directory)
@@ -202,3 +268,85 @@ def test_the_real_directory_says_what_python_says_and_has_no_others() -> None:
         system.user_by_uid(Uid(4_000_000_000))
     with pytest.raises(LookupError):
         system.group_by_name("no-such-group\0root")
+
+
+_NSS_HANG = """
+#include <grp.h>
+#include <nss.h>
+#include <pwd.h>
+#include <unistd.h>
+#define HANGS(name, ...) enum nss_status _nss_hang_##name(__VA_ARGS__) { for (;;) pause(); }
+HANGS(getpwuid_r, uid_t u, struct passwd *p, char *b, size_t n, int *e)
+HANGS(getpwnam_r, const char *s, struct passwd *p, char *b, size_t n, int *e)
+enum nss_status _nss_hang_setpwent(int keep) { return NSS_STATUS_SUCCESS; }
+enum nss_status _nss_hang_endpwent(void) { return NSS_STATUS_SUCCESS; }
+HANGS(getpwent_r, struct passwd *p, char *b, size_t n, int *e)
+HANGS(getgrnam_r, const char *s, struct group *p, char *b, size_t n, int *e)
+HANGS(getgrgid_r, gid_t g, struct group *p, char *b, size_t n, int *e)
+HANGS(initgroups_dyn, const char *s, gid_t g, long *i, long *z, gid_t **gs, long l, int *e)
+"""
+
+#: Its argument is the question that hangs; another thread goes on meanwhile, and what lies in files is found.
+_ASK = """
+import asyncio, ctypes, faulthandler, os, sys
+from ds01d.adapters.accounts import Accounts
+faulthandler.dump_traceback_later(20, exit=True)
+for database in (b"passwd", b"group", b"initgroups"):
+    assert ctypes.CDLL(None).__nss_configure_lookup(database, b"files hang") == 0
+async def main():
+    accounts = Accounts(deadline_s=0.5)
+    root = await accounts.by_uid(0)
+    hung = {
+        "uid": lambda: accounts.by_uid(4_000_000_000),
+        "name": lambda: accounts.by_name("no-such-user"),
+        "group": lambda: accounts.group_id("no-such-group"),
+        "groups": lambda: accounts.groups_of(root),
+        "members": lambda: asyncio.to_thread(accounts.find_members, "root"),
+    }[sys.argv[1]]
+    print(str(await hung()), (await accounts.by_name("daemon")).name, flush=True)
+    os._exit(0)
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def hanging_nss(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a module for the C library's NSS that never answers."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("needs a C compiler")
+    place = tmp_path_factory.mktemp("nss")
+    (place / "hang.c").write_text(_NSS_HANG)
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", "libnss_hang.so.2", "hang.c"], cwd=place, check=True)
+    return place
+
+
+@pytest.mark.parametrize("question", ["uid", "name", "group", "groups", "members"])
+def test_the_real_library_hanging_in_a_directory_stops_no_other_thread(hanging_nss: Path, question: str) -> None:
+    """`os.getgrouplist` and `pwd.getpwall` would: they hang with the interpreter's lock."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK, question],
+        env={"LD_LIBRARY_PATH": str(hanging_nss), "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.stdout == "silent daemon\n", done.stderr
+
+
+def test_the_real_groups_of_everybody_are_what_python_says() -> None:
+    system = System()
+
+    for account in system.users():
+        gids = os.getgrouplist(account.name, account.gid)
+        assert system.groups_of(account) == tuple(name for gid in gids if (name := _group_name(gid)) is not None)
+    assert {account.name for account in system.users()} == {entry.pw_name for entry in pwd.getpwall()}
+
+
+def _group_name(gid: int) -> str | None:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return None
