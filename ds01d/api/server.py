@@ -109,7 +109,7 @@ class Server:
         # `create_server`, not `create_unix_server`: the latter removes the socket's file, which is systemd's.
         self._listener = await loop.create_server(lambda: Connection(self, manager, **options), sock=sock)
 
-    async def close(self, patience_s: float = 5.0) -> None:
+    async def close(self, patience_s: float = 1.0) -> None:
         """Take no new connections, let requests under way end, then cut."""
         if self._listener is not None:
             self._listener.close()

@@ -26,7 +26,7 @@ class Directory:
         self.silent = False
         names = {ALICE: "alice", BOB: "bob", CAROL: "carol"}
         if os.geteuid():
-            names[Uid(os.geteuid())] = "alice"
+            names = {Uid(os.geteuid()): "alice", BOB: "bob", CAROL: "carol"}
         self.accounts = {u: Account(uid=u, gid=u, name=n, home=f"/home/{n}") for u, n in names.items()}
         self.groups: dict[str, tuple[str, ...]] = {"carol": ("carol", "ds01-admin")}
 

@@ -329,6 +329,24 @@ class TestConcurrency:
         assert _kind(await mine.call("system.version")) == "ok"
 
 
+async def test_a_server_that_is_told_to_stop_waits_for_nobody_long(house: House) -> None:
+    stream, waiting = await house.client(), await house.client()
+    stream.writer.write(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await stream.reader.readuntil(b"\r\n\r\n")
+    house.mind.asleep = house.mind.patient = True
+    call = asyncio.create_task(waiting.call("container.create", name="a", image="python:3.12", user="alice"))
+    await house.until(lambda: len(house.mind.waited) == 1)
+
+    began = time.monotonic()
+    await house.server.close(0.2)
+
+    assert time.monotonic() - began < 2
+    with pytest.raises(asyncio.IncompleteReadError):
+        await call
+    assert house.mind.watchers == set()
+    assert [c.name for c in house.mind.state.containers] == ["a"]
+
+
 async def test_a_fault_of_ours_costs_one_answer(house: House) -> None:
     client = await house.client()
     house.engine.trouble = "not what the port says"  # type: ignore[assignment]  # the bug to be contained

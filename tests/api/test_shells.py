@@ -110,6 +110,12 @@ async def test_only_what_is_harmless_of_the_environment_goes_along(house: House,
     }
 
 
+async def test_a_shell_that_somebody_lives_in_is_told_from_a_command(house: House, alice: Client) -> None:
+    await alice.result("exec.start", name="vision", lives_in=True)
+    await alice.result("exec.start", name="vision", argv=["true"])
+    assert [s["lives_in"] for s in house.shells.started] == [True, False]
+
+
 async def test_a_shell_needs_a_container_that_runs(alice: Client) -> None:
     await alice.result("container.stop", name="vision", grace_s=0)
     error = await alice.error("exec.start", name="vision")
