@@ -49,7 +49,7 @@ from ds01d.api.rpc import Rpc
 from ds01d.api.server import Server
 from ds01d.api.shells import ShellDoor
 from ds01d.api.throttle import Limits, Throttle
-from ds01d.core.events import ConfigLoaded, Event, RealityObserved
+from ds01d.core.events import ConfigLoaded, Event, RealityObserved, ShellsLeft
 from ds01d.core.snapshot import load
 from ds01d.core.state import State
 from ds01d.logs import configure, log
@@ -171,14 +171,14 @@ class Daemon:
             interval_s=settings.intervals.nvml,
         )
         process = EngineProcess(procfs=self._procfs)
-        cgroups, ghosts = Cgroups(), Ghosts()
+        self._cgroups, ghosts = Cgroups(), Ghosts()
         self._hands = Hands(
             engine=self._engine,
             permissions=self._permissions,
             looker=Looker(
                 engine=self._engine,
                 probe=self._eyes,
-                cgroups=cgroups,
+                cgroups=self._cgroups,
                 procfs=self._procfs,
                 ghosts=ghosts,
                 process=process,
@@ -187,10 +187,10 @@ class Daemon:
             device_map=lambda: self._eyes.devices,
         )
         self._runner = Runner(self._hands)
-        self._sessions = Sessions(self._engine, self._notifier, self._procfs)
+        self._sessions = Sessions(self._engine, self._notifier, self._procfs, self._shells_left)
         self._listing = EngineListing(
             self._engine,
-            cgroups=cgroups,
+            cgroups=self._cgroups,
             permissions=self._permissions.seen,
             post=self._post,
             revision=lambda: self._state.revision,
@@ -225,6 +225,18 @@ class Daemon:
 
     def _post(self, event: Event) -> None:
         self._loop.post(event)
+
+    def _shells_left(self, engine_id: EngineId) -> None:
+        """Nobody lives there through a shell any more: the container stops, unless something else runs in it."""
+        c = self._state.containers.one("engine_id", engine_id)
+        if c is None or c.cgroup is None:
+            return
+        try:
+            alone = len(self._cgroups.members(c.cgroup)) <= 1
+        except (OSError, ValueError):
+            return
+        if alone:
+            self._post(ShellsLeft(engine_id=engine_id))
 
     def _in_container(self, pid: int) -> bool | None:
         text = self._procfs.cgroup_text(pid)

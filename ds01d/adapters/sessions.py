@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -37,6 +37,7 @@ DETACH_KEYS: Final = "ctrl-_,ctrl-_,ctrl-_,ctrl-^"
 #: Where systemd does not say how many descriptors it keeps: as many as the unit file asks for.
 KEPT: Final = 512
 _STORED: Final = "exec-"
+_LIVES_IN: Final = "-in"
 _FDS_EACH: Final = 2
 _ASK_AGAIN_S: Final = (0.1, 1.0)
 
@@ -68,26 +69,40 @@ class _Said(msgspec.Struct):
 class _Session:
     """One exec whose connection we hold."""
 
-    def __init__(self, exec_id: str, container: EngineId, uid: Uid, connection: socket.socket) -> None:
+    def __init__(
+        self, exec_id: str, container: EngineId, uid: Uid, connection: socket.socket, *, lives_in: bool
+    ) -> None:
         self.exec_id = exec_id
+        #: Somebody lives in the container through it: when the last such one is left, the container may stop.
+        self.lives_in = lives_in
         self.container = container
         self.uid = uid
         self.connection = connection
         self.client: int | None = None
+        #: Somebody came for it.
+        self.claimed = False
         self.ticket: str | None = None
         self.expiry: asyncio.TimerHandle | None = None
 
     @property
     def stored_as(self) -> str:
         """Its name in systemd's store; all that the next daemon needs to know stands in it."""
-        return f"{_STORED}{self.exec_id}-{self.container}-{self.uid}"
+        return f"{_STORED}{self.exec_id}-{self.container}-{self.uid}{_LIVES_IN if self.lives_in else ''}"
 
 
 class Sessions:
     """Every shell that is open through us. Use it in the event loop only; `close` leaves the shells alive."""
 
-    def __init__(self, engine: DockerEngine, notifier: Notifier, procfs: Procfs) -> None:
+    def __init__(
+        self,
+        engine: DockerEngine,
+        notifier: Notifier,
+        procfs: Procfs,
+        left: Callable[[EngineId], None] = lambda _: None,
+    ) -> None:
         self._engine = engine
+        #: Told when the last session that somebody lived in a container through has ended.
+        self._left = left
         self._notifier = notifier
         self._procfs = procfs
         self._open: dict[str, _Session] = {}
@@ -111,6 +126,7 @@ class Sessions:
         workdir: str | None,
         size: tuple[int, int] | None,
         uid: Uid,
+        lives_in: bool,
     ) -> Ticket:
         """Start a process in a running container; `user` is uid:gid in it, `size` rows and columns, `uid` who asks."""
         self._check_room(uid)
@@ -123,7 +139,7 @@ class Sessions:
                 connection = await attach(self._engine.socket, exec_id, tty=tty, size=size)
         finally:
             self._starting[uid] -= 1
-        session = _Session(exec_id, engine_id, uid, connection)
+        session = _Session(exec_id, engine_id, uid, connection, lives_in=lives_in)
         self._adopt(session)
         session.ticket = secrets.token_urlsafe(24)
         session.expiry = asyncio.get_running_loop().call_later(TICKET_S, self._end_soon, session)
@@ -143,6 +159,7 @@ class Sessions:
         if session.expiry is not None:
             session.expiry.cancel()
         session.client = os.dup(client)
+        session.claimed = True
         handed = os.dup(session.connection.fileno())
         try:
             self._watch(session, session.client, select.EPOLLIN)
@@ -261,6 +278,12 @@ class Sessions:
         if self._unwatch(session):
             self._notifier.forget(session.stored_as)
             self._let_go(session)
+            self._tell_left(session)
+
+    def _tell_left(self, session: _Session) -> None:
+        others = (s for s in self._open.values() if s.lives_in and s.container == session.container)
+        if session.lives_in and session.claimed and not any(others):
+            self._left(session.container)
 
     async def _is_over(self, exec_id: str) -> bool:
         """Whether the engine says so; one that says nothing ends no shell."""
@@ -280,6 +303,7 @@ class Sessions:
             if not asyncio.current_task().cancelling():  # type: ignore[union-attr] # this is a task
                 self._notifier.forget(session.stored_as)
             self._let_go(session)
+        self._tell_left(session)
 
     async def _hang_up(self, session: _Session) -> None:
         """End the exec's process as a closing terminal does; a client that goes leaves it running otherwise."""
@@ -312,7 +336,7 @@ class Sessions:
 
     def _take_back(self, name: str, fds: list[int]) -> None:
         exec_id, _, rest = name.removeprefix(_STORED).partition("-")
-        container, _, uid = rest.partition("-")
+        container, _, uid = rest.removesuffix(_LIVES_IN).partition("-")
         sockets = [fd for fd in fds if stat.S_ISSOCK(os.fstat(fd).st_mode)]
         clients = [fd for fd in fds if fd not in sockets]
         for fd in sockets[1:] + clients[1:]:
@@ -322,13 +346,16 @@ class Sessions:
                 os.close(fd)
             self._notifier.forget(name)
             return
-        session = _Session(exec_id, EngineId(container), Uid(int(uid)), socket.socket(fileno=sockets[0]))
+        connection = socket.socket(fileno=sockets[0])
+        lives_in = name.endswith(_LIVES_IN)
+        session = _Session(exec_id, EngineId(container), Uid(int(uid)), connection, lives_in=lives_in)
         self._adopt(session)
         if not clients:
             # Nobody claimed it before the last daemon ended.
             self._end_soon(session)
             return
         session.client = clients[0]
+        session.claimed = True
         self._watch(session, clients[0], select.EPOLLIN)
         self._background(self._drop_if_over(session), session)
 

@@ -115,6 +115,7 @@ class Sessions(Protocol):
         workdir: str | None,
         size: tuple[int, int] | None,
         uid: Uid,
+        lives_in: bool,
     ) -> Ticket:
         """Make an exec and connect to it; who comes with the ticket gets the connection. `size` is rows, columns."""
         ...

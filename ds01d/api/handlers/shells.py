@@ -34,6 +34,8 @@ class ShellParams(Own, frozen=True, kw_only=True):
     #: Only TERM, LANG, COLORTERM and LC_* go along.
     env: Annotated[dict[str, str], Meta(max_length=256)] = msgspec.field(default_factory=dict)
     workdir: Annotated[str, Meta(max_length=4096, pattern=r"^/[^\x00]*$")] = "/workspace"
+    #: Somebody lives in the container through it: when the last such shell is left and nothing else runs, it stops.
+    lives_in: bool = False
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,7 @@ async def start(desk: Desk, caller: Caller, wish: ShellParams) -> Started:
         workdir=wish.workdir,
         size=(wish.rows, wish.cols) if wish.tty else None,
         uid=caller.actor.uid,
+        lives_in=wish.lives_in,
     )
     return Started(exec=ticket.exec_id, ticket=ticket.ticket, container=c.name)
 
