@@ -8,6 +8,8 @@ guard compares both again at every start.
 import asyncio
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -24,8 +26,12 @@ Kind = Literal["workspace", "data", "models"]
 _DEADLINE_S: Final = 5.0
 #: Seconds by which the thread may be later than the child.
 _MARGIN_S: Final = 1.0
-#: Children at once, and those that hang in a dead file server among them; each is a process that cannot be killed.
-_CHILDREN_MAX: Final = 16
+#: Children that start at once, so that a whole class may create its containers in the same second.
+_STARTING_MAX: Final = 8
+#: A child needs 25 ms of the processor; one that is there after so many seconds waits for a file server.
+_STARTING_S: Final = 0.5
+#: Questions at once, those that hang in a dead file server among them: such a child may be one that cannot be killed.
+_CHILDREN_MAX: Final = 128
 _CHILDREN_MAX_PER_USER: Final = 4
 _CHILD: Final = Path(__file__).with_name("paths_child.py")
 _TARGETS: Final[dict[Kind, str]] = {"workspace": "/workspace", "data": "/data", "models": "/models"}
@@ -49,17 +55,30 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Paths:
     """Looks at paths as their users."""
 
-    def __init__(self, *, deadline_s: float = _DEADLINE_S) -> None:
+    def __init__(self, *, deadline_s: float = _DEADLINE_S, talk: Callable[[bytes, float], bytes] | None = None) -> None:
         self._deadline_s = deadline_s
-        #: What waits for each child's end, with its user: one that hangs in a dead file server stays here.
-        self._children: dict[asyncio.Future[bytes], Uid] = {}
+        #: One child's answer to a question, given in so many seconds; runs in a thread and may never return.
+        self._talk = talk if talk is not None else _talk
+        self._starting = asyncio.Semaphore(_STARTING_MAX)
+        #: Questions of each user that have not come back: one that hangs in a dead file server stays here.
+        self._asking: Counter[Uid] = Counter()
 
     async def resolve(self, owner: Owner, path: str, kind: Kind, *, create: bool) -> Mount | Failure:
         """The directory behind a path, opened as its user; `create` makes its last part where it is missing."""
         asked = _absolute(path, owner.home)
         if asked is None:
             return _no(kind, path, "write it from `/` or from `~/` on, in one line")
-        answer = await self._ask(owner, asked, create=create)
+        answer = await self._ask(
+            owner.uid,
+            {
+                "uid": owner.uid,
+                "gid": owner.gid,
+                "name": owner.name,
+                "home": owner.home,
+                "path": asked,
+                "create": create,
+            },
+        )
         if answer is None:
             return Failure(
                 kind="engine",
@@ -73,30 +92,40 @@ class Paths:
             return _no(kind, path, unfit)
         return Mount(source=answer.path, target=_TARGETS[kind], device=answer.device, inode=answer.inode)
 
-    async def _ask(self, owner: Owner, path: str, *, create: bool) -> _Answer | None:
+    async def same(self, mount: Mount) -> bool | None:
+        """Whether the stored path, without following symbolic links, still is what it was; None: no answer."""
+        answer = await self._ask(Uid(0), {"compare": mount.source})
+        if answer is None or answer.refused is not None:
+            return None
+        return (answer.device, answer.inode) == (mount.device, mount.inode)
+
+    async def _ask(self, uid: Uid, question: Mapping[str, object]) -> _Answer | None:
         """The child's answer; None: there was none in time."""
-        of_user = sum(1 for uid in self._children.values() if uid == owner.uid)
-        if len(self._children) >= _CHILDREN_MAX or of_user >= _CHILDREN_MAX_PER_USER:
+        if self._asking[uid] >= _CHILDREN_MAX_PER_USER or self._asking.total() >= _CHILDREN_MAX:
             return _Answer(refused="too many paths are being looked at, or hang; try again in a moment")
-        question = {
-            "uid": owner.uid,
-            "gid": owner.gid,
-            "name": owner.name,
-            "home": owner.home,
-            "path": path,
-            "create": create,
-        }
         raw = msgspec.json.encode(question)
-        child = begin(lambda: _talk(raw, self._deadline_s), f"path-{owner.uid}")
-        self._children[child] = owner.uid
-        child.add_done_callback(lambda ended: self._children.pop(ended, None))
-        await asyncio.wait({child}, timeout=self._deadline_s + _MARGIN_S)
+        self._asking[uid] += 1
+        child: asyncio.Future[bytes] | None = None
+        try:
+            async with self._starting:
+                child = begin(lambda: self._talk(raw, self._deadline_s), f"path-{uid}")
+                child.add_done_callback(lambda _: self._ended(uid))
+                await asyncio.wait({child}, timeout=min(_STARTING_S, self._deadline_s))
+            await asyncio.wait({child}, timeout=self._deadline_s + _MARGIN_S)
+        finally:
+            if child is None:
+                self._ended(uid)
         try:
             return msgspec.json.decode(child.result(), type=_Answer)
         except (asyncio.InvalidStateError, subprocess.TimeoutExpired):
             return None
         except (OSError, msgspec.DecodeError):
             return _Answer(refused="the daemon could not look at it; try again")
+
+    def _ended(self, uid: Uid) -> None:
+        self._asking[uid] -= 1
+        if not self._asking[uid]:
+            del self._asking[uid]
 
 
 def _talk(question: bytes, timeout_s: float) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,6 +262,109 @@ async def test_one_user_cannot_start_children_without_end(homes: dict[str, Path]
 
     assert any("too many paths" in refused(no) for no in found if isinstance(no, Failure))
     assert sum(isinstance(yes, Mount) for yes in found) >= 4
+
+
+async def test_a_class_that_creates_in_the_same_second_is_served_whole(homes: dict[str, Path]) -> None:
+    paths = Paths()
+    several = [Owner(uid=Uid(59_000 + n), gid=59_000 + n, name=f"u{n}", home=str(homes["bob"])) for n in range(40)]
+
+    found = await asyncio.gather(*(paths.resolve(one, "/usr", "data", create=False) for one in several))
+
+    assert [no for no in found if isinstance(no, Failure)] == []
+
+
+async def test_children_that_can_neither_answer_nor_be_killed_stop_nobody_else(homes: dict[str, Path]) -> None:
+    """As in a file server that is gone: the thread comes back from none of them."""
+    for_ever = threading.Event()
+
+    def hang(_question: bytes, _timeout_s: float) -> bytes:
+        if b"/dead" in _question:
+            for_ever.wait()
+        return b'{"path": "/srv/alive", "device": 1, "inode": 2, "owner": 0}'
+
+    paths = Paths(deadline_s=0.1, talk=hang)
+    bob = owner(homes["bob"])
+    users = [Owner(uid=Uid(59_000 + n), gid=100, name=f"u{n}", home="/") for n in range(10)]
+    asking = [asyncio.create_task(paths.resolve(one, "/dead", "data", create=False)) for one in users for _ in range(6)]
+    await asyncio.sleep(0)
+    begun = time.monotonic()
+
+    try:
+        alive = await paths.resolve(bob, "/srv/alive", "data", create=False)
+        took_s = time.monotonic() - begun
+        said = [refused(found) for found in await asyncio.gather(*asking)]
+        later = await paths.resolve(users[0], "/srv/alive", "data", create=False)
+    finally:
+        for_ever.set()
+
+    assert isinstance(alive, Mount)
+    assert took_s < 2
+    assert sum("does not answer" in words for words in said) == 40
+    assert sum("too many paths" in words for words in said) == 20
+    assert "too many paths" in refused(later)
+
+
+async def test_a_user_whose_file_server_came_back_may_go_on(homes: dict[str, Path]) -> None:
+    back = threading.Event()
+
+    def hang(_question: bytes, _timeout_s: float) -> bytes:
+        back.wait()
+        return b'{"path": "/srv/alive", "device": 1, "inode": 2, "owner": 0}'
+
+    paths, alice = Paths(deadline_s=0.1, talk=hang), owner(homes["alice"])
+    await asyncio.gather(*(paths.resolve(alice, "/srv/alive", "data", create=False) for _ in range(4)))
+    blocked = await paths.resolve(alice, "/srv/alive", "data", create=False)
+
+    back.set()
+    await asyncio.sleep(0.1)
+
+    assert "too many paths" in refused(blocked)
+    assert isinstance(await paths.resolve(alice, "/srv/alive", "data", create=False), Mount)
+
+
+def compare(mount: Mount) -> bool | None:
+    return asyncio.run(Paths().same(mount))
+
+
+def test_a_directory_that_was_put_in_the_place_of_the_first_is_not_the_same(homes: dict[str, Path]) -> None:
+    place = homes["alice"] / "kept"
+    place.mkdir()
+    own(place, homes["alice"])
+    found = resolve(homes["alice"], place)
+    assert isinstance(found, Mount)
+
+    before = compare(found)
+    place.rename(homes["alice"] / "aside")
+    gone = compare(found)
+    place.symlink_to("aside")
+    linked = compare(found)
+    place.unlink()
+    place.mkdir()
+    replaced = compare(found)
+    place.rmdir()
+    (homes["alice"] / "aside").rename(place)
+
+    assert (before, gone, linked, replaced, compare(found)) == (True, False, False, False, True)
+
+
+def test_a_link_on_the_way_is_not_followed_although_it_leads_to_the_same(homes: dict[str, Path]) -> None:
+    deep = homes["alice"] / "outer" / "inner"
+    deep.mkdir(parents=True)
+    own(deep.parent, homes["alice"])
+    own(deep, homes["alice"])
+    found = resolve(homes["alice"], deep)
+    assert isinstance(found, Mount)
+
+    deep.parent.rename(homes["alice"] / "moved")
+    deep.parent.symlink_to("moved")
+
+    assert compare(found) is False
+
+
+async def test_of_a_directory_whose_file_server_is_dead_nothing_is_concluded(frozen: Path) -> None:
+    paths = Paths(deadline_s=1.0)
+
+    assert await paths.same(Mount(source=str(frozen / "data"), target="/data", device=1, inode=1)) is None
 
 
 def test_the_child_cannot_be_traced_by_the_user_that_it_became(homes: dict[str, Path]) -> None:
