@@ -72,8 +72,8 @@ def _allocation(state: State, old: Allocation | None, new: Allocation | None) ->
         slot = state.slots.get(slot_id)
         if slot is None:
             raise LawBroken(f"allocation {new.id} names the unknown slot {slot_id}")
-        for other in state.slots.of("gpu", slot.gpu):
-            if (other.profile is None) != (slot.profile is None) and state.allocations.count("slot", other.id):
+        for other in state.excluded_by(slot):
+            if state.allocations.count("slot", other.id):
                 raise LawBroken(f"slot {slot_id} is given while {other.id} of the same card is")
     _pair(state.containers.get(new.container), new)
 

@@ -78,8 +78,8 @@ def obstacle(state: State, slot: Slot) -> Obstacle | None:
                 return Obstacle(slot=slot.name, words=f"in use by {holder.user}")
     if state.containers.count("blocks", slot.id):
         return Obstacle(slot=slot.name, words="blocked until a leftover permission is proved unused")
-    for other in state.slots.of("gpu", slot.gpu):
-        if (other.profile is None) != (slot.profile is None) and state.allocations.count("slot", other.id):
+    for other in state.excluded_by(slot):
+        if state.allocations.count("slot", other.id):
             return Obstacle(slot=slot.name, words=f"{other.name} of the same card is given")
     return _foreign(state, slot)
 

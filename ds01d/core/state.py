@@ -95,7 +95,14 @@ class State:
             },
         )
         self.gpus: Table[GpuUuid, Gpu] = Table("gpus")
-        self.slots: Table[SlotId, Slot] = Table("slots", {"gpu": lambda s: (s.gpu,), "name": lambda s: (s.name,)})
+        self.slots: Table[SlotId, Slot] = Table(
+            "slots",
+            {
+                "gpu": lambda s: (s.gpu,),
+                "name": lambda s: (s.name,),
+                "whole": lambda s: ((s.gpu, s.profile is None),),
+            },
+        )
         #: By name, in the order in which they are saved.
         self.tables: dict[str, Table[Any, Any]] = {
             t.name: t for t in (self.containers, self.allocations, self.operations, self.gpus, self.slots)
@@ -107,6 +114,10 @@ class State:
     def allocation_of(self, container: ContainerId) -> Allocation | None:
         """The allocation of a container, if it has one."""
         return self.allocations.one("container", container)
+
+    def excluded_by(self, slot: Slot) -> tuple[Slot, ...]:
+        """What cannot be given while this slot is: a card's slices and the whole card exclude each other."""
+        return self.slots.of("whole", (slot.gpu, slot.profile is not None))
 
     def push_deadline(self, when: float, table: str, key: str) -> None:
         """Remember that a record wants to be looked after at this time; stale ones are dropped when they come up."""

@@ -1,6 +1,6 @@
 """A table: id → record, with the indexes that rules ask for. No rule ever scans one."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=str)
@@ -12,7 +12,7 @@ class Table(Generic[K, V]):
 
     __slots__ = ("_buckets", "_indexes", "encoded", "name", "rows")
 
-    def __init__(self, name: str, indexes: Mapping[str, Callable[[V], Iterable[Hashable]]] | None = None) -> None:
+    def __init__(self, name: str, indexes: Mapping[str, Callable[[V], tuple[Hashable, ...]]] | None = None) -> None:
         self.name = name
         self.rows: dict[K, V] = {}
         #: Each record as JSON, made once when it changes; a snapshot is their join.
@@ -52,8 +52,8 @@ class Table(Generic[K, V]):
         """Store or delete, keep the indexes true, and give back what was there before. Only `Tx` calls this."""
         old = self.rows.get(key)
         for name, words in self._indexes.items():
-            before = tuple(words(old)) if old is not None else ()
-            after = tuple(words(record)) if record is not None else ()
+            before = words(old) if old is not None else ()
+            after = words(record) if record is not None else ()
             if before == after:
                 continue
             buckets = self._buckets[name]
