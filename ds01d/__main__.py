@@ -2,6 +2,6 @@
 
 import sys
 
-from ds01d.app import main
+from ds01d.app.daemon import main
 
 sys.exit(main())

@@ -30,17 +30,18 @@ _ENDED_FROM_OUTSIDE = (129, 137, 143)
 
 _TTY = Option("-t --tty", "", "give it a terminal, though this is none")
 _NO_TTY = Option("-T --no-tty", "", "no terminal, though this is one")
+_KEEP = Option("-k --keep", "", "the container goes on when you leave, though nothing runs in it")
 _WORKDIR = Option("--workdir", "DIR", "where in the container it starts (/workspace)", param="workdir")
 
 RUN = Command(
     "container-run",
     "start a container if it is not running, and open a shell in it",
     operands=(NAME,),
-    options=(USER, DRY_RUN),
+    options=(_KEEP, USER, DRY_RUN),
     json=False,
     text=(
-        "Leave the shell with `exit` or ctrl-d: the container goes on until it is stopped. The exit code is the\n"
-        "shell's; 125 where it cannot be told."
+        "Leave the shell with `exit` or ctrl-d. When the last one is left and nothing else runs in the container, it\n"
+        "stops, and its GPU is held for a while. The exit code is the shell's; 125 where it cannot be told."
     ),
     examples=(
         ("container-run thesis", "a shell in it"),
@@ -96,13 +97,26 @@ def _run(given: Given) -> int:
         raise UsageError("a shell needs a terminal", f"for a command: container-exec {name} -- COMMAND")
     name_one(RUN, given)
     wish = target(given)
+    wish["lives_in"] = not given.has(_KEEP)
     started = begin(wish, None, tty=True)
     if _kind(started) == "wrong_phase":
         code = _start(given)
         if code:
             return code
         started = begin(wish, None, tty=True)
-    return through(wish, started, None, tty=True)
+    code = through(wish, started, None, tty=True)
+    if not given.has(_KEEP):
+        _tell_left(given)
+    return code
+
+
+def _tell_left(given: Given) -> None:
+    """What becomes of the container now; a daemon that is away does not hold anybody up."""
+    try:
+        answer = call("container.left", {k: v for k, v in given.params.items() if k in ("name", "user")})
+    except Unreachable:
+        return
+    write(2, answer.body)
 
 
 def _exec(given: Given) -> int:

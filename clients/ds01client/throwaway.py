@@ -75,7 +75,7 @@ def _run(given: Given, *, tty: bool) -> int:
         if code:
             code = EXIT_OURS
         else:
-            wish = target(given)
+            wish = {**target(given), "lives_in": True}
             code = through(wish, begin(wish, given.rest or None, tty=tty), given.rest or None, tty=tty)
     except (Declined, Unreachable, Signalled) as e:
         left_by = e

@@ -100,7 +100,8 @@ class Policies:
             self._files.keep_policy(loaded)
         except OSError as error:
             log.error("policy.not_kept", error=str(error), do="the last good copy is an older one")
-        return msgspec.structs.replace(resolved.policy, complaint=complaint)
+        policy = msgspec.structs.replace(resolved.policy, complaint=complaint)
+        return policy if not resolved.unanswered else _as_last_heard(policy, self._current, resolved.unanswered)
 
     def _fingerprint(self) -> object:
         """What changes when one of the files does."""
@@ -112,3 +113,9 @@ class Policies:
                 continue
             found.append((path.name, at.st_ino, at.st_size, at.st_mtime_ns))
         return tuple(found)
+
+
+def _as_last_heard(policy: Policy, before: Policy, unanswered: tuple[str, ...]) -> Policy:
+    """While NSS does not answer, its last answer holds: nobody falls out of his group because a look-up failed."""
+    known = {uid: group for uid, group in before.group_of.items() if group in policy.groups}
+    return msgspec.structs.replace(policy, group_of=known | policy.group_of, unanswered=unanswered)

@@ -43,6 +43,7 @@ _WORK: tuple[Method, ...] = (
     # Three faults of ours stand behind a frozen record: whoever takes it up again should have read them.
     Method("container.thaw", container.WhichParams, container.Outcome, OPERATOR, _CHANGE, container.thaw),
     Method("container.list", container.ListParams, container.ContainerList, EVERYBODYS, (), container.list_),
+    Method("container.left", container.WhichParams, container.Outcome, OWNER, _FIND, container.left),
     Method("container.why", container.WhichParams, WhyView, OWNER, _FIND, container.why),
     Method("exec.start", shells.ShellParams, shells.Started, OWNER,
            (*_FIND, no.WrongPhase, no.EngineTrouble), shells.start),

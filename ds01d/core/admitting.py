@@ -4,6 +4,7 @@ from ds01d.core.placing import Obstacle, choose, matches, obstacle, offered
 from ds01d.core.state import State
 from ds01d.model.actor import Actor
 from ds01d.model.errors import (
+    AccountsSilent,
     CannotSee,
     Denied,
     FullGpuNotAllowed,
@@ -33,6 +34,13 @@ def limits_of(state: State, uid: Uid, user: str) -> Limits:
     unclear = state.policy.ambiguous.get(uid)
     if unclear is not None:
         raise Denied(f"cannot tell the limits of {user}: {unclear}", hint="an operator has to settle the group")
+    unknown = uid not in state.policy.group_of and uid not in state.policy.users
+    if state.policy.unanswered and unknown:
+        raise AccountsSilent(
+            f"cannot tell the group of {user}: the directory of users did not answer for"
+            f" {', '.join(state.policy.unanswered[:3])}",
+            hint="try again in a minute",
+        )
     return state.policy.limits(uid)
 
 

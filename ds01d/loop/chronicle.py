@@ -141,6 +141,7 @@ def _allocation(state: State, change: Change, now: float) -> list[Line]:
     for event_type, word in events:
         details: dict[str, object] = {
             "container": name,
+            "id": a.container,
             "slots": shown,
             "gpueq": a.gpueq,
             "reason": reason,

@@ -29,8 +29,10 @@ from ds01d.loop.port import Preview
 from ds01d.loop.runner import Runner
 from ds01d.loop.watch import Watch
 from ds01d.loop.world import Clock, Notes, Saver
+from ds01d.model.allocation import Allocation
+from ds01d.model.container import Container
 from ds01d.model.errors import Bug, CannotSave, NotFound, Pending, Recovering, TooMany
-from ds01d.model.ids import OperationId
+from ds01d.model.ids import ContainerId, OperationId
 from ds01d.model.operation import Operation, OperationState
 
 #: A save that takes longer (seconds) counts as failing: nothing new is decided on a disk that hangs.
@@ -51,6 +53,7 @@ class _Kept(msgspec.Struct, kw_only=True):
     revision: int
     effects: list[Effect]
     lines: list[Line]
+    touched: dict[ContainerId, str] = {}
     reply: "asyncio.Future[Operation | Preview | None] | None" = None
     operation: OperationId | None = None
 
@@ -253,16 +256,33 @@ class Loop:
                 later.append(effect)
                 if isinstance(effect, Finished):
                     self._unreleased.add(effect.operation)
-        if later or lines or reply is not None:
+        touched = self._touched(outcome)
+        if later or lines or touched or reply is not None:
             self._kept.append(
                 _Kept(
                     revision=self._state.revision,
                     effects=later,
                     lines=lines,
+                    touched=touched,
                     reply=reply,
                     operation=outcome.operation,
                 )
             )
+
+    def _touched(self, outcome: Outcome) -> dict[ContainerId, str]:
+        """The containers that these changes concern, with their names on the engine."""
+        found: dict[ContainerId, str] = {}
+        for change in outcome.changes:
+            match change.new if change.new is not None else change.old:
+                case Container() as c:
+                    found[c.id] = c.engine_name
+                case Allocation(container=container):
+                    owner = self._state.containers.get(container)
+                    if owner is not None:
+                        found[container] = owner.engine_name
+                case _:
+                    pass
+        return found
 
     # ---- saving
 
@@ -321,6 +341,8 @@ class Loop:
                 self._notes.record(line)
                 for watch in tuple(self._watchers):
                     watch.put(line)
+            for container, engine_name in kept.touched.items():
+                self._notes.changed(container, engine_name)
             for effect in kept.effects:
                 self._perform(effect)
             if kept.reply is not None and not kept.reply.done():

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ds01d.core.state import State
 from ds01d.loop.chronicle import Line
-from ds01d.model.ids import EngineId
+from ds01d.model.ids import ContainerId, EngineId
 
 
 class Clock(Protocol):
@@ -29,6 +29,10 @@ class Notes(Protocol):
 
     def record(self, line: Line) -> None:
         """Add a line to what is remembered for people."""
+        ...
+
+    def changed(self, container: ContainerId, engine_name: str) -> None:
+        """A container's record or allocation is another now, or gone, and that is saved."""
         ...
 
     def cut_sessions(self, engine_id: EngineId) -> None:

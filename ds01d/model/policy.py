@@ -66,6 +66,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     containers: ContainersPolicy = ContainersPolicy()
     #: SIGTERM to SIGKILL of a stop, seconds.
     sigterm_grace: float = 60.0
+    #: What NSS did not answer when the members were looked up: who is in no group then may be in one after all.
+    unanswered: tuple[str, ...] = ()
     #: Said in `status` where the file in force is not the one on disk.
     complaint: str | None = None
 

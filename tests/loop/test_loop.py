@@ -18,7 +18,7 @@ from ds01d.model.chronicle import EventLine
 from ds01d.model.container import ContainerSpec
 from ds01d.model.errors import CannotSave, NameTaken, Pending
 from ds01d.model.gpu import GpuRequest
-from ds01d.model.ids import EngineId, Key
+from ds01d.model.ids import ContainerId, EngineId, Key
 from ds01d.model.operation import Operation, OperationState
 from ds01d.model.policy import Policy
 from tests.core.world import FREE_HAND, T0, actor, owner, picture, whole
@@ -73,9 +73,13 @@ class Told:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.touched: list[tuple[ContainerId, str]] = []
 
     def record(self, line: Line) -> None:
         self.lines.append(line)
+
+    def changed(self, container: ContainerId, engine_name: str) -> None:
+        self.touched.append((container, engine_name))
 
     def cut_sessions(self, engine_id: EngineId) -> None:
         raise AssertionError(engine_id)

@@ -1,5 +1,7 @@
 """`container.*`: the caller's words become one event for the mind, and what came of it is shown."""
 
+import asyncio
+
 import msgspec
 
 from ds01d.api import people, waiting
@@ -12,12 +14,15 @@ from ds01d.core.views.machine import Notice
 from ds01d.core.views.operations import OperationView
 from ds01d.core.views.slots import names_of
 from ds01d.loop.port import Preview
-from ds01d.model.container import Container
+from ds01d.model.container import Container, Phase
 from ds01d.model.ids import ContainerId
 from ds01d.model.operation import Verb
 
 #: How long callers are kept waiting unless they say otherwise, seconds; a stop also has its grace.
 PATIENCE_S = 70.0
+#: How long after a shell's end it shows that the container stops, and how long that may take; seconds.
+LEFT_NOTICED_S = 0.7
+LEFT_STOPPED_S = 5.0
 
 
 class ContainerList(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +160,18 @@ async def list_(desk: Desk, caller: Caller, wish: ListParams) -> ContainerList:
         wide=wish.wide,
         notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since),
     )
+
+
+async def left(desk: Desk, caller: Caller, wish: WhichParams) -> Outcome:
+    """Say what becomes of a container whose shell was left: it stops where nobody and nothing is in it any more."""
+    c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
+    noticed, over = desk.mind.now() + LEFT_NOTICED_S, desk.mind.now() + LEFT_STOPPED_S
+    while (now := desk.mind.state.containers.get(c.id)) is not None and not caller.gone():
+        waits = {Phase.RUNNING: noticed, Phase.STOPPING: over}.get(now.phase, 0.0)
+        if desk.mind.now() > waits:
+            break
+        await asyncio.sleep(0.02)
+    return Outcome(verb="leave", name=c.name, user=c.user, container=shown(desk, c.id))
 
 
 async def why(desk: Desk, caller: Caller, wish: WhichParams) -> WhyView:

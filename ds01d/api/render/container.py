@@ -74,6 +74,8 @@ def outcome(o: Outcome, page: Page) -> str:
             return f"{name} runs{on}\nopen a shell in it: container-run {name}{whose}\n"
         case "stop":
             return _stopped(o, name, whose, slots, page)
+        case "leave":
+            return _left(o, name, whose, slots, page)
         case "remove":
             return f"{name} is removed{freed}\n"
         case "release":
@@ -92,6 +94,14 @@ def _held(c: ContainerView, page: Page) -> str:
     if c.until is not None:
         return f", held until {page.moment(c.until)}"
     return ", held without an end" if c.for_ever else ""
+
+
+def _left(o: Outcome, name: str, whose: str, slots: str, page: Page) -> str:
+    if o.container is None:
+        return f"{name} is gone\n"
+    if o.container.status.value == "running":
+        return f"{name} goes on: something still runs in it\nstop it: container-stop {name}{whose}\n"
+    return _stopped(o, name, whose, slots, page)
 
 
 def _stopped(o: Outcome, name: str, whose: str, slots: str, page: Page) -> str:

@@ -7,15 +7,10 @@ meanwhile. What does not answer by then is shown as stale, and holds nobody up.
 
 import asyncio
 import contextlib
-import secrets
 import signal
-import socket
 from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from ds01d import __version__
 from ds01d.adapters.accounts import Accounts
@@ -32,15 +27,14 @@ from ds01d.adapters.engine_listing import EngineListing, Listing
 from ds01d.adapters.engine_look import Ghosts, Looker
 from ds01d.adapters.eyes import Eyes
 from ds01d.adapters.hands import Hands
+from ds01d.adapters.metadata import MetadataFiles
 from ds01d.adapters.nvml.probe import Probe
-from ds01d.adapters.own_thread import begin
 from ds01d.adapters.paths import Paths
 from ds01d.adapters.policies import Policies
 from ds01d.adapters.procfs import Procfs, container_of
 from ds01d.adapters.recorder import Recorder
 from ds01d.adapters.sessions import Sessions
-from ds01d.adapters.store import Empty, Loaded, Snapshot, StateFileError, Store
-from ds01d.adapters.store import Unreadable as NoState
+from ds01d.adapters.store import StateFileError, Store
 from ds01d.adapters.systemd import Inherited, Notifier, inherited
 from ds01d.api import peer
 from ds01d.api.desk import Desk
@@ -49,14 +43,11 @@ from ds01d.api.rpc import Rpc
 from ds01d.api.server import Server
 from ds01d.api.shells import ShellDoor
 from ds01d.api.throttle import Limits, Throttle
+from ds01d.app.joints import Notes, Places, StateSaver, recalled_state, sockets
 from ds01d.core.events import ConfigLoaded, Event, RealityObserved, ShellsLeft
-from ds01d.core.snapshot import load
-from ds01d.core.state import State
 from ds01d.logs import configure, log
-from ds01d.loop.chronicle import Line
 from ds01d.loop.loop import Loop
 from ds01d.loop.runner import Runner
-from ds01d.model.chronicle import EventLine
 from ds01d.model.facts import Engine
 from ds01d.model.ids import EngineId
 from ds01d.model.policy import Policy
@@ -66,80 +57,8 @@ from ds01d.model.settings import Settings
 ENGINE_WAIT_S = 5.0
 PICTURE_WAIT_S = 8.0
 SETTLE_WAIT_S = 15.0
-
-
-class Places(msgspec.Struct, frozen=True, kw_only=True):
-    """Where everything lies."""
-
-    etc: Path = Path("/etc/ds01")
-    state: Path = Path("/var/lib/ds01")
-    log: Path = Path("/var/log/ds01")
-    run: Path = Path("/run/ds01")
-    #: The engine reads CDI specs here, and we never anywhere else.
-    cdi: Path = Path("/run/cdi")
-    vendor_cdi: tuple[Path, ...] = (Path("/etc/cdi"), Path("/run/cdi"))
-    guard: Path = Path("/usr/lib/ds01/cdi-guard")
-    init: Path = Path("/usr/lib/ds01/ds01-init")
-
-
-class StateSaver:
-    """The state file behind a thread of its own; what a save has to say beyond success goes to the log."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def save(self, body: bytes, state: State, /) -> "asyncio.Future[None]":
-        """Begin to save; the loop asks for one at a time."""
-        snapshot = Snapshot(lineage=state.lineage, boot_id=state.boot_id, revision=state.revision, body=body)
-        return begin(lambda: self._save(snapshot), "state-saver")
-
-    def _save(self, snapshot: Snapshot) -> None:
-        if self._store.save(snapshot).ballast_given_up:
-            log.error("state.disk_full", do="free space where /var/lib/ds01 lies: the reserve is used up")
-
-
-def recalled_state(found: Loaded | Empty | NoState, boot_id: str) -> tuple[State, str | None]:
-    """The saved state, or a new one; and why only reads may be answered, where nothing could be loaded."""
-    fresh = secrets.token_hex(4)
-    match found:
-        case Empty():
-            return State(lineage=fresh, boot_id=boot_id), None
-        case Loaded():
-            lineage = fresh if found.fell_back else found.lineage
-            state = load(
-                found.state,
-                lineage=lineage,
-                written_by=found.lineage,
-                boot_id=found.boot_id,
-                revision=found.revision,
-            )
-            return state, None
-        case NoState():
-            return State(lineage=fresh, boot_id=boot_id), f"the saved state cannot be read: {found.reason}"
-
-
-class Notes:
-    """Who is told without an answer: the recorder, the shells, the listing."""
-
-    def __init__(self, recorder: Recorder, sessions: Sessions, listing: EngineListing) -> None:
-        self._recorder = recorder
-        self._sessions = sessions
-        self._listing = listing
-
-    def record(self, line: Line) -> None:
-        """Add a line to what is remembered for people, and log it."""
-        self._recorder.record(line)
-        if isinstance(line, EventLine):
-            log.info(line.event_type, user=line.user, **line.details)
-
-    def cut_sessions(self, engine_id: EngineId) -> None:
-        """Shut down every shell connection of this container."""
-        if self._sessions.cut(engine_id):
-            log.info("sessions.cut", engine_id=engine_id)
-
-    def relist(self) -> None:
-        """Ask the engine for a listing soon."""
-        self._listing.ask()
+#: How often wall time is compared with the steady clock; seconds.
+CLOCK_S = 60.0
 
 
 class Daemon:
@@ -196,12 +115,15 @@ class Daemon:
             revision=lambda: self._state.revision,
         )
         self._events = EngineEvents(self._engine, post=self._post, reconnected=self._listing.ask, process=process)
+        metadata = MetadataFiles(places.state / "container-metadata")
+        names = frozenset(c.engine_name for c in self._state.containers if not c.stray)
+        self._recorder.do(lambda: metadata.keep_only(names))
         self._loop = Loop(
             self._state,
             clock=self._clock,
             saver=StateSaver(store),
             runner=self._runner,
-            notes=Notes(self._recorder, self._sessions, self._listing),
+            notes=Notes(self._state, self._recorder, metadata, self._sessions, self._listing),
             turned=self._notifier.watchdog,
         )
         self._loop.recovering = self._recovering
@@ -259,6 +181,7 @@ class Daemon:
                 self._begin(parts, "engine-listing", self._listing.run()),
                 self._begin(parts, "eyes", self._eyes.run()),
                 self._begin(parts, "policies", self._policies.run(self._govern)),
+                self._begin(parts, "clock", self._follow_clock()),
             ]
             for listening in sockets(inherited, self._places.run):
                 if listening.name == "rpc":
@@ -323,30 +246,15 @@ class Daemon:
             log.warning("engine.silent", do="systemctl status docker", waited_s=ENGINE_WAIT_S)
             return None, Listing((), ())
 
+    async def _follow_clock(self) -> None:
+        """Wall time may be set; deadlines follow it, a minute late at most."""
+        while True:
+            await asyncio.sleep(CLOCK_S)
+            if jumped := self._clock.follow():
+                log.warning("clock.jumped", seconds=round(jumped, 3))
+
     def _govern(self, policy: Policy) -> None:
         self._post(ConfigLoaded(policy=policy))
-
-
-class Listening(NamedTuple):
-    """A socket to serve on: `rpc` or `fd`."""
-
-    name: str
-    socket: socket.socket
-
-
-def sockets(inherited: tuple[Inherited, ...], run: Path) -> list[Listening]:
-    """The two doors, from systemd; made here where nobody handed them over."""
-    found = [Listening(i.name, socket.socket(fileno=i.fd)) for i in inherited if i.name in {"rpc", "fd"}]
-    for name, file in (("rpc", "ds01d.sock"), ("fd", "fd.sock")):
-        if not any(listening.name == name for listening in found):
-            path = run / file
-            path.unlink(missing_ok=True)
-            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            made.bind(str(path))
-            path.chmod(0o666)
-            made.listen(1024)
-            found.append(Listening(name, made))
-    return found
 
 
 #: It will not start the next time either: systemd does not try again (packaging/systemd/ds01d.service).
