@@ -248,3 +248,13 @@ async def test_why_tells_reasons_deadlines_and_ways_on(alice: Client) -> None:
     assert why["reasons"][0] == "created, not started yet"
     assert [d["what"] for d in why["deadlines"]] == ["its GPU goes back, unless it is started before"]
     assert why["next_steps"] == ["container-run a", "container-stop a --release"]
+
+
+async def test_whoever_leaves_a_container_in_which_something_runs_is_told_that_it_goes_on(alice: Client) -> None:
+    await alice.result("container.create", name="left", image="python:3.12")
+    await alice.result("container.start", name="left")
+
+    left = {"jsonrpc": "2.0", "id": 1, "method": "container.left", "params": {"name": "left"}}
+    reply = await alice.post(left, **{"Ds01-Show": "text"})
+
+    assert reply.text.startswith("left goes on: something still runs in it\n")

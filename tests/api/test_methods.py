@@ -22,6 +22,7 @@ TABLE: dict[str, tuple[dict[str, object], tuple[str, str, str, str]]] = {
     "container.release": ({"name": "atelier", "user": "alice"}, ("denied", "denied", OK, OK)),
     "container.thaw": ({"name": "vision", "user": "alice"}, ("denied", "denied", OK, OK)),
     "container.list": ({"all": True}, ("denied", "denied", OK, OK)),
+    "container.left": ({"name": "vision", "user": "alice"}, (OK, "denied", OK, OK)),
     "container.why": ({"name": "vision", "user": "alice"}, (OK, "denied", OK, OK)),
     "exec.start": ({"name": "vision", "user": "alice"}, (OK, "denied", OK, OK)),
     "exec.resize": ({"exec": "EXEC", "rows": 50, "cols": 132}, (OK, "not_found", OK, OK)),
@@ -63,7 +64,7 @@ async def test_every_role_gets_what_it_may_from_every_method(house: House, metho
 
 @pytest.mark.parametrize(
     "method",
-    ["container.start", "container.stop", "container.remove", "container.why", "exec.start"],
+    ["container.start", "container.stop", "container.remove", "container.left", "container.why", "exec.start"],
 )
 async def test_other_peoples_containers_are_not_to_be_found_and_root_has_to_say_whose(
     house: House, method: str

@@ -110,6 +110,7 @@ class Agent:
                     workdir=None,
                     size=(24, 80),
                     uid=Uid(1001),
+                    lives_in=False,
                 )
                 return ticket._asdict(), None
             case "claim":

@@ -165,10 +165,10 @@ async def list_(desk: Desk, caller: Caller, wish: ListParams) -> ContainerList:
 async def left(desk: Desk, caller: Caller, wish: WhichParams) -> Outcome:
     """Say what becomes of a container whose shell was left: it stops where nobody and nothing is in it any more."""
     c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
-    noticed, over = desk.mind.now() + LEFT_NOTICED_S, desk.mind.now() + LEFT_STOPPED_S
+    time = asyncio.get_running_loop().time
+    patience = {Phase.RUNNING: time() + LEFT_NOTICED_S, Phase.STOPPING: time() + LEFT_STOPPED_S}
     while (now := desk.mind.state.containers.get(c.id)) is not None and not caller.gone():
-        waits = {Phase.RUNNING: noticed, Phase.STOPPING: over}.get(now.phase, 0.0)
-        if desk.mind.now() > waits:
+        if time() > patience.get(now.phase, 0.0):
             break
         await asyncio.sleep(0.02)
     return Outcome(verb="leave", name=c.name, user=c.user, container=shown(desk, c.id))
