@@ -112,14 +112,15 @@ def looked(tx: Tx, c: Container, look: Look) -> None:
     """After a create whose outcome is not known: found, or asked for again, which the engine's own name makes one."""
     if look.status is EngineStatus.CREATED and look.engine_id is not None:
         exists(tx, c, look.engine_id)
-    elif look.status in {EngineStatus.SILENT, EngineStatus.STRANGE}:
+    elif look.status is EngineStatus.SILENT:
         tx.change(c, look=True, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts))
-    elif look.status is EngineStatus.ABSENT and c.attempts < TRIES_MAX:
-        tx.change(c, retry_at=tx.now + back_off(c.attempts, least=0.25))
+    elif look.status is EngineStatus.ABSENT and c.engine_id is None and c.attempts < TRIES_MAX:
+        tx.change(c, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts, least=0.25))
     else:
-        words = (
-            "the engine does not create it" if look.status is EngineStatus.ABSENT else f"it is {look.status} already"
-        )
+        words = {
+            EngineStatus.ABSENT: "the engine does not create it",
+            EngineStatus.STRANGE: "another engine answers than the one that was asked",
+        }.get(look.status, f"it is {look.status} already")
         fail(tx, c, engine_failure("engine", f"cannot create {c.name}: {words}"))
         give_up(tx, c)
 

@@ -28,14 +28,19 @@ def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
     seen = next((p for p in e.permissions if p.key == c.key), None)
     listed = next((x for x in e.listed if x.engine_id == c.engine_id), None)
     rebooted = e.boot_id != tx.state.boot_id
+    engine_id = c.engine_id
+    if engine_id is None and seen is not None and not tx.state.containers.count("engine_id", seen.container_id):
+        # A ledger older than its creation: the permission tells which container it is about.
+        engine_id = seen.container_id
     c = tx.change(
         c,
+        engine_id=engine_id,
         order=None,
         retry_at=None,
         ghost=None,
         trouble=None,
         attempts=0,
-        look=c.engine_id is not None,
+        look=engine_id is not None,
         permission=_permission(tx.state, c, a, seen),
         blocks=_blocks(c, a, seen),
         interrupted=c.interrupted or (rebooted and c.phase is Phase.RUNNING),

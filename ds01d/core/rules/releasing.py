@@ -100,7 +100,9 @@ def _again(tx: Tx, c: Container, why: str) -> None:
 
 
 def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
-    if look.cgroup is not CgroupStatus.EMPTY:
+    # What no engine was ever known to have made had no permission either: on an operator's word, NVML has to do.
+    nameless = c.engine_gone and c.engine_id is None and look.cgroup is CgroupStatus.UNKNOWN
+    if look.cgroup is not CgroupStatus.EMPTY and not nameless:
         _again(
             tx, c, "its processes are not gone" if look.cgroup is CgroupStatus.OCCUPIED else "its cgroup cannot be read"
         )
