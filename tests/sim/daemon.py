@@ -81,7 +81,7 @@ Watcher = Callable[[State, ev.Event, Outcome], None]
 class Daemon:
     """One life of the daemon, from its start to its death."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # a whole world
         self, machine: Machine, engine: SimEngine, disk: Disk, policy: Policy, *, early_looks: bool, watch: Watcher
     ) -> None:
         self.machine = machine
@@ -220,6 +220,10 @@ class Daemon:
                 pass
             case _:
                 self.hands.take(effect)
+
+    @property
+    def out_of_touch(self) -> bool:
+        return self.silent or self.knows != self.engine.restarts
 
     @property
     def takes_requests(self) -> bool:

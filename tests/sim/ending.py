@@ -1,12 +1,12 @@
 """Left alone, everything comes home: all faults are off, time passes, and nothing may be left over."""
 
-from ds01d.core import events as ev
+from ds01d.model.container import Phase
 from ds01d.model.facts import EngineStatus
 from ds01d.model.ids import EngineId
-from tests.sim.play import OPERATOR, Play
+from tests.sim.play import Play
 
-#: Rounds of five seconds of calm: longer than every hold, back-off and pause of this world.
-ROUNDS = 400
+#: Rounds of calm, of four seconds first and of a minute later: longer than every hold, back-off and pause.
+ROUNDS, SHORT = 60, 30
 
 
 class Restless(AssertionError):
@@ -18,7 +18,7 @@ def leave_alone(play: Play) -> int:
     steps = _calm(play)
     m, e = play.machine, play.engine
     quiet = 0
-    for _ in range(ROUNDS):
+    for n in range(ROUNDS):
         for made in list(e.made.values()):
             e.raw_kill(made)
         _operator(play)
@@ -32,7 +32,7 @@ def leave_alone(play: Play) -> int:
                 return steps
         else:
             quiet = 0
-        m.now += 4.0
+        m.now += 4.0 if n < SHORT else 60.0
         play.do("soon", 0)
     raise Restless("; ".join(_left(play)[:4]))
 
@@ -40,8 +40,12 @@ def leave_alone(play: Play) -> int:
 def _operator(play: Play) -> None:
     """What ds01d reports and leaves alone, a ghost without a record, an operator ends."""
     assert play.daemon is not None
+    for c in play.left_behind():
+        if not c.engine_gone:
+            play.take_for_gone(c)
     for c in play.daemon.state.containers:
-        if c.stray and c.engine_id is not None:
+        strange = c.engine != play.engine.name
+        if (c.stray or strange) and c.engine_id is not None:
             for proc in list(play.machine.cgroups.get(c.engine_id, {}).values()):
                 play.machine.end(proc)
 
@@ -56,6 +60,7 @@ def _calm(play: Play) -> int:
         card.lost = False
     if not e.up:
         e.come_up()
+    e.made = {made.id: made for made in e.made.values() if made.label is not None}
     play.do("boot", 0)
     play.do("settle", 0)
     return 2
@@ -63,15 +68,13 @@ def _calm(play: Play) -> int:
 
 def _work(play: Play) -> int:
     """Everything that can go on goes on."""
-    steps = 0
     moves = (
         *("settle", "end save", "begin save", "execute", "advance", "obeys", "notice", "answer", "step", "refresh"),
         *("reconnect", "hint", "let go", "listing", "wake"),
     )
-    for _ in range(3000):
-        if not any(play.do(name, 0) for name in moves):
+    for steps in range(3000):
+        if not any(play.do(name) for name in moves):
             return steps
-        steps += 1
     raise Restless(f"it never comes to rest: {play.daemon and play.daemon.restless()[:3]}")
 
 
@@ -84,7 +87,7 @@ def _left(play: Play) -> list[str]:
     left += [f"{o.verb} of {o.container} is pending" for o in s.operations if o.finished_at is None]
     left += [f"{a.container} keeps {a.slots} as {a.claim}" for a in s.allocations]
     left += [f"{c.id} blocks {c.blocks}" for c in s.containers if c.blocks]
-    left += [f"{c.id} is {c.phase}" for c in s.containers if c.phase not in {"stopped"} or c.frozen or c.stray]
+    left += [f"{c.id} is {c.phase}" for c in s.containers if c.phase is not Phase.STOPPED or c.frozen or c.stray]
     gpus = {c.key for c in s.containers if c.wants_gpu or c.engine_id is None}
     known = {c.key for c in s.containers}
     left += [f"a stray permission {k}" for k in {**m.grants, **m.specs} if k in gpus or k not in known]
@@ -97,6 +100,3 @@ def _left(play: Play) -> list[str]:
 def _runs(play: Play, engine_id: EngineId) -> bool:
     made = play.engine.made.get(engine_id)
     return made is not None and made.status is EngineStatus.RUNNING
-
-
-__all__ = ["OPERATOR", "Restless", "ev", "leave_alone"]

@@ -9,7 +9,7 @@ left unread, the engine does not notice that its container has ended.
 from enum import StrEnum
 
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
-from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, OrderId, Uid
+from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, OrderId, SlotId, Uid
 from tests.sim.machine import Grant, Machine, Proc
 
 
@@ -19,13 +19,6 @@ class CallKind(StrEnum):
     STOP = "stop"
     KILL = "kill"
     REMOVE = "remove"
-
-
-class Label(StrEnum):
-    """What a container that is not ours does with our words."""
-
-    OURS = "ours"
-    NONE = "none"
 
 
 class Made:
@@ -48,7 +41,7 @@ class Made:
     )
 
     def __init__(
-        self, engine_id: EngineId, name: str, key: Key, label: ContainerId, uid: Uid, created_at: float
+        self, engine_id: EngineId, name: str, key: Key, label: ContainerId | None, uid: Uid, created_at: float
     ) -> None:
         self.id = engine_id
         self.name = name
@@ -93,12 +86,14 @@ class Call:
 class Starting:
     """A start on its way: what it read from the cache, and its process once there is one."""
 
-    __slots__ = ("call", "made", "orphan", "proc", "spec")
+    __slots__ = ("call", "made", "orphan", "proc", "slots", "spec")
 
-    def __init__(self, made: Made, call: Call | None, spec: Grant) -> None:
+    def __init__(self, made: Made, call: Call | None, spec: Grant, slots: tuple[SlotId, ...]) -> None:
         self.made = made
         self.call = call
         self.spec = spec
+        #: What its device nodes mean at this moment.
+        self.slots = slots
         self.proc: Proc | None = None
         #: The engine that began it is dead.
         self.orphan = False
@@ -115,6 +110,7 @@ class Engine:
         self.machine = machine
         #: Containers outlive a crash of the engine (live-restore).
         self.keeps_running = keeps_running
+        self.installed = 1
         self.name = EngineName("engine-1")
         self.up = True
         self.restarts = 0
@@ -202,10 +198,11 @@ class Engine:
         if spec is None:
             say("unresolvable device")
             return
-        if not set(spec.slots) <= self.machine.here():
+        slots = self.machine.behind(spec)
+        if slots is None:
             say("no such device")
             return
-        self.starting.append(Starting(made, call, spec))
+        self.starting.append(Starting(made, call, spec, slots))
 
     def raw_start(self, made: Made) -> None:
         """A person's `docker start`."""
@@ -215,7 +212,7 @@ class Engine:
     def advance(self, s: Starting) -> None:
         """One step of a start: cgroup, then guard; what the guard lets in runs."""
         if s.proc is None:
-            s.proc = self.machine.spawn(s.made.id, s.spec.slots)
+            s.proc = self.machine.spawn(s.made.id, s.slots)
             self.machine.known.add(s.proc.serial)
             return
         words = "killed" if not s.proc.alive else self._guard(s)
@@ -248,10 +245,6 @@ class Engine:
         return ""
 
     # ---- ends
-
-    def ended(self, proc: Proc, lingering_mib: int) -> None:
-        """A process ends by itself, or because it was asked to."""
-        self.machine.end(proc, lingering_mib)
 
     def notice(self, made: Made) -> None:
         """The engine sees that a container has ended."""
@@ -303,6 +296,18 @@ class Engine:
                 self.machine.end(made.proc)
             self.notice(made)
 
+    def made_anew(self) -> None:
+        """Another engine from here on, which has never made anything."""
+        self.installed += 1
+        self.name = EngineName(f"engine-{self.installed}")
+        self.made.clear()
+
+    def borrow(self, key: Key) -> None:
+        """Somebody makes a container of his own that names another's permission."""
+        self._serial += 1
+        made = Made(EngineId(f"e{self._serial}"), f"borrower-{self._serial}", key, None, Uid(50), self.machine.now)
+        self.made[made.id] = made
+
     def reboot(self) -> None:
         """The machine went down: nothing of a start is left, and what ran has ended."""
         self.starting.clear()
@@ -325,7 +330,7 @@ class Engine:
                 created_at=m.created_at,
                 cgroup=CgroupStatus.OCCUPIED if m.id in self.machine.cgroups else CgroupStatus.EMPTY,
                 label_id=m.label,
-                label_key=m.key,
+                label_key=m.key if m.label is not None else None,
                 label_uid=m.uid,
                 label_user=f"u{m.uid}",
                 label_name=m.user_name,

@@ -101,7 +101,7 @@ class Hands:
         if t.stage == 0 and not set(o.slots) <= self.machine.here():
             self._fail(t, "the driver does not show it now", kind="disk")
             return
-        grant = Grant(o.engine_id, o.generation, o.slots)
+        grant = Grant(o.engine_id, o.generation, o.slots, self.machine.minors(o.slots))
         files = (self.machine.grants, self.machine.specs)
         if t.stage < len(files):
             if not grant.same(files[t.stage].get(o.key)):

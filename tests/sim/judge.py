@@ -21,11 +21,8 @@ class Judge:
 
     def watch(self, state: State, event: ev.Event, outcome: Outcome) -> None:
         """After every event."""
-        match event:
-            case ev.Probed() | ev.Relisted() | ev.RealityObserved():
-                self.foreign = {s: w for s, w in self.foreign.items() if self.machine.foreign.get(s) == w}
-                if isinstance(event, ev.Probed):
-                    self.foreign.update(self.machine.foreign)
+        if isinstance(event, ev.Probed):
+            self.foreign = dict(self.machine.foreign)
         for change in outcome.changes:
             if change.table != "allocations":
                 continue

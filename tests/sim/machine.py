@@ -29,30 +29,35 @@ class Proc:
 
 
 class Grant:
-    """What the guard reads."""
+    """What a grant and a spec say; devices are the minors of the cards, which may come to mean other cards."""
 
-    __slots__ = ("engine_id", "generation", "slots")
+    __slots__ = ("devices", "engine_id", "generation", "slots")
 
-    def __init__(self, engine_id: EngineId, generation: str, slots: tuple[SlotId, ...]) -> None:
+    def __init__(
+        self, engine_id: EngineId, generation: str, slots: tuple[SlotId, ...], devices: tuple[int, ...]
+    ) -> None:
         self.engine_id = engine_id
         self.generation = generation
         self.slots = slots
+        self.devices = devices
 
     def same(self, other: "Grant | None") -> bool:
-        return other is not None and (self.engine_id, self.generation, self.slots) == (
+        return other is not None and (self.engine_id, self.generation, self.slots, self.devices) == (
             other.engine_id,
             other.generation,
             other.slots,
+            other.devices,
         )
 
 
 class Card:
     """A card; cut into slices or not."""
 
-    __slots__ = ("lost", "mig", "n", "slices")
+    __slots__ = ("lost", "mig", "minor", "n", "slices")
 
     def __init__(self, n: int, slices: int) -> None:
         self.n = n
+        self.minor = n
         self.slices = slices
         self.mig = slices > 0
         self.lost = False
@@ -143,6 +148,28 @@ class Machine:
     def here(self) -> set[SlotId]:
         return {s for card in self.cards if not card.lost for s in card.slots()}
 
+    def minors(self, slots: tuple[SlotId, ...]) -> tuple[int, ...]:
+        """The device map: the minors of these slots' cards now."""
+        by_uuid = {card.uuid: card.minor for card in self.cards}
+        return tuple(by_uuid[slot.partition("/")[0]] for slot in slots)
+
+    def behind(self, spec: Grant) -> tuple[SlotId, ...] | None:
+        """What the device nodes of a spec mean now; None: one of them is not there."""
+        by_minor = {card.minor: card for card in self.cards}
+        here, found = self.here(), []
+        for slot, minor in zip(spec.slots, spec.devices, strict=True):
+            _, cut, rest = slot.partition("/")
+            meant = SlotId(f"{by_minor[minor].uuid}{cut}{rest}")
+            if meant not in here:
+                return None
+            found.append(meant)
+        return tuple(found)
+
+    def swap_minors(self) -> None:
+        """The driver was loaded anew and counts its cards otherwise."""
+        first, last = self.cards[0], self.cards[-1]
+        first.minor, last.minor = last.minor, first.minor
+
     def seen(self) -> tuple[GpuSeen, ...]:
         """The cards as NVML shows them."""
         return tuple(self._seen(card) for card in self.cards)
@@ -170,7 +197,7 @@ class Machine:
         return GpuSeen(
             uuid=card.uuid,
             index=card.n,
-            minor=card.n,
+            minor=card.minor,
             name="H100",
             memory_total_mib=80_000,
             memory_used_mib=sum(used),

@@ -1,16 +1,20 @@
 """Random histories: each seed has a world and weights of its own, and the same seed always tells the same story."""
 
 import random
+import time
 import traceback
 from itertools import accumulate
 
 import msgspec
 
 from tests.sim.ending import leave_alone
-from tests.sim.play import Play, Setup
+from tests.sim.play import Play
+from tests.sim.scene import Setup
 
 #: Steps of one history before the world is left alone; many short ones find more than a long one.
 LENGTH = 400
+#: How long a failing history is made shorter at most.
+SHRINKING_S = 40.0
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +97,10 @@ def kind(words: str) -> str:
 def shrink(failure: Failure) -> Failure:
     """The shortest history found that goes wrong in the same way."""
     told, wanted = list(failure.history), kind(failure.words)
-    size = len(told) // 2
+    size, end = len(told) // 2, time.monotonic() + SHRINKING_S
     while size:
         i = 0
-        while i < len(told):
+        while i < len(told) and time.monotonic() < end:
             shorter = tuple(told[:i] + told[i + size :])
             fault = replay(failure.setup, shorter)
             if fault is not None and kind(describe(fault)) == wanted:
