@@ -39,7 +39,7 @@ golden: $(venv) ## write the golden files anew; read the diff before you commit 
 
 .PHONY: bench
 bench: $(venv) ## the table of speeds, in a virtual server (root)
-	@$(py) -m tests.bench $(ARGS)
+	@scripts/bench $(ARGS)
 
 .PHONY: run
 run: $(venv) ## this checkout's daemon in a virtual server, restarted on change (root)

@@ -1,6 +1,7 @@
 """How many events the core decides in a second, with its laws and its encoding, in one process and without a box."""
 
 import gc
+import platform
 import time
 from functools import partial
 from statistics import median
@@ -32,7 +33,7 @@ def rows() -> list[Row]:
                 met=rate >= PER_SECOND,
                 numbers=(
                     spread(seconds, "us of CPU an event", 1e6),
-                    f"{len(traffic[name].measured):,} events a run",
+                    f"{len(traffic[name].measured):,} events a run; Python {platform.python_version()}",
                 ),
             )
         )
