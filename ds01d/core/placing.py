@@ -81,6 +81,8 @@ def obstacle(state: State, slot: Slot) -> Obstacle | None:
     for other in state.excluded_by(slot):
         if state.allocations.count("slot", other.id):
             return Obstacle(slot=slot.name, words=f"{other.name} of the same card is given")
+        if state.containers.count("blocks", other.id):
+            return Obstacle(slot=slot.name, words=f"{other.name} of the same card is blocked")
     return _foreign(state, slot)
 
 
