@@ -22,9 +22,9 @@ def leave_alone(play: Play) -> int:
         for made in list(e.made.values()):
             e.raw_kill(made)
         _operator(play)
-        steps += _work(play)
+        steps += work(play)
         play.do("ask listing", 0)
-        steps += _work(play)
+        steps += work(play)
         play.do("picture", 0)
         if not _left(play):
             quiet += 1
@@ -66,7 +66,7 @@ def _calm(play: Play) -> int:
     return 2
 
 
-def _work(play: Play) -> int:
+def work(play: Play) -> int:
     """Everything that can go on goes on."""
     moves = (
         *("settle", "end save", "begin save", "execute", "advance", "obeys", "notice", "answer", "step", "refresh"),

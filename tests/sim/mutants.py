@@ -17,7 +17,7 @@ import msgspec
 ROOT = Path(__file__).resolve().parents[2]
 #: Steps after which a mutant counts as a survivor.
 STEPS = 400_000
-SEED = 7
+SEED = "7"
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,13 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         name="a whole GPU is given while a slice of it is",
-        edits=(
-            (
-                "ds01d/core/placing.py",
-                "if (other.profile is None) != (slot.profile is None) and state.allocations.count",
-                "if False and state.allocations.count",
-            ),
-        ),
+        edits=(("ds01d/core/placing.py", "for other in state.excluded_by(slot):", "for other in ():"),),
     ),
     Mutant(
         name="RELEASING at start-up is proved without withdrawing",
@@ -242,7 +236,7 @@ MUTANTS = (
 )
 
 
-def run(mutant: Mutant, *, steps: int = STEPS, seed: int = SEED) -> Verdict:
+def run(mutant: Mutant, *, steps: int = STEPS, seed: str = SEED) -> Verdict:
     """Let a mutant live in a copy of the code until the simulation catches it."""
     with tempfile.TemporaryDirectory(prefix="ds01d-mutant-") as folder:
         copy = Path(folder)
@@ -256,7 +250,7 @@ def run(mutant: Mutant, *, steps: int = STEPS, seed: int = SEED) -> Verdict:
             (copy / file).write_text(text.replace(old, new))
         began = time.monotonic()
         told = subprocess.run(
-            [sys.executable, "-m", "tests.sim", "--seed", str(seed), "--steps", str(steps), "--no-shrink", "--brief"],
+            [sys.executable, "-m", "tests.sim", "--seed", seed, "--steps", str(steps), "--no-shrink", "--brief"],
             cwd=copy,
             capture_output=True,
             text=True,

@@ -227,6 +227,11 @@ class Scene:
         self.engine.reboot()
         self.machine.reboot()
 
+    def once_seen(self) -> None:
+        """The GPUs have been looked at this moment."""
+        assert self.daemon is not None
+        self.daemon.tell(self.daemon.take_picture())
+
     def set_full(self, full: bool) -> None:
         self.disk.full = full
 

@@ -49,11 +49,11 @@ def weights_of(play: Play, rng: random.Random) -> list[float]:
     return weights
 
 
-def history(seed: str, length: int = LENGTH) -> tuple[int, Failure | None]:
+def history(seed: str, length: int = LENGTH, *, made: type[Play] = Play) -> tuple[int, Failure | None]:
     """One random history, and what went wrong with it. Gives the steps made."""
     rng = random.Random(seed)
     setup = setup_of(rng)
-    play = Play(setup)
+    play = made(setup)
     names = list(play.moves)
     cumulative = list(accumulate(weights_of(play, rng)))
     told: list[tuple[str, int]] = []
@@ -73,9 +73,9 @@ def history(seed: str, length: int = LENGTH) -> tuple[int, Failure | None]:
     return steps, None
 
 
-def replay(setup: Setup, told: tuple[tuple[str, int], ...]) -> BaseException | None:
+def replay(setup: Setup, told: tuple[tuple[str, int], ...], *, made: type[Play] = Play) -> BaseException | None:
     """Play a history again."""
-    play = Play(setup)
+    play = made(setup)
     try:
         for name, n in told:
             play.do(name, n)
@@ -94,7 +94,7 @@ def kind(words: str) -> str:
     return "".join(c for c in words if not c.isdigit())[:60]
 
 
-def shrink(failure: Failure) -> Failure:
+def shrink(failure: Failure, *, made: type[Play] = Play) -> Failure:
     """The shortest history found that goes wrong in the same way."""
     told, wanted = list(failure.history), kind(failure.words)
     size, end = len(told) // 2, time.monotonic() + SHRINKING_S
@@ -102,12 +102,12 @@ def shrink(failure: Failure) -> Failure:
         i = 0
         while i < len(told) and time.monotonic() < end:
             shorter = tuple(told[:i] + told[i + size :])
-            fault = replay(failure.setup, shorter)
+            fault = replay(failure.setup, shorter, made=made)
             if fault is not None and kind(describe(fault)) == wanted:
                 told = list(shorter)
             else:
                 i += size
         size //= 2
-    fault = replay(failure.setup, tuple(told))
+    fault = replay(failure.setup, tuple(told), made=made)
     words = failure.words if fault is None else describe(fault)
     return msgspec.structs.replace(failure, history=tuple(told), words=words)
