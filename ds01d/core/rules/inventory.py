@@ -13,6 +13,9 @@ from ds01d.model.gpu import Gpu, Slot, slot_id
 from ds01d.model.ids import EngineId, GpuUuid, SlotId
 from ds01d.model.probe import GpuSeen, SliceSeen
 
+#: How a container names a permission of ours.
+_BORROWED = "ds01/gpu="
+
 
 def probed(tx: Tx, e: Probed) -> None:
     """A picture of the GPUs: the tables follow it."""
@@ -152,9 +155,21 @@ def _mark_lost(tx: Tx) -> None:
 
 
 def foreign(tx: Tx, seen: tuple[ForeignContainer, ...]) -> None:
-    """Containers that are not ours, as the newest listing has them."""
+    """Containers that are not ours, as the newest listing has them; one that names a permission of ours is reported."""
+    before = tx.state.sight.foreign
+    for f in seen:
+        borrowed = [word for word in f.gpus if word.startswith(_BORROWED)]
+        known = before.get(f.engine_id)
+        if borrowed and _runs(f) and (known is None or not _runs(known)):
+            whose = f" of {f.user}" if f.user is not None else ""
+            text = f"{f.name}{whose} ({f.engine_id[:12]}) is not ours and runs with {', '.join(borrowed)}"
+            tx.emit(do.Alert(text=text))
     tx.see(replace(tx.state.sight, foreign={f.engine_id: f for f in seen}))
     _name_foreign(tx)
+
+
+def _runs(f: ForeignContainer) -> bool:
+    return f.status is EngineStatus.RUNNING or f.cgroup is CgroupStatus.OCCUPIED
 
 
 def _name_foreign(tx: Tx) -> None:
@@ -162,7 +177,7 @@ def _name_foreign(tx: Tx) -> None:
     sight = tx.state.sight
     named: dict[SlotId, EngineId] = {}
     for f in sight.foreign.values():
-        if not f.gpus or (f.status is not EngineStatus.RUNNING and f.cgroup is not CgroupStatus.OCCUPIED):
+        if not f.gpus or not _runs(f):
             continue
         for word in f.gpus:
             for sid in _resolve(tx, word):
@@ -173,7 +188,7 @@ def _name_foreign(tx: Tx) -> None:
 
 def _resolve(tx: Tx, word: str) -> tuple[SlotId, ...]:
     device = word.rpartition("=")[2]
-    if word.startswith("ds01/gpu="):
+    if word.startswith(_BORROWED):
         owner = tx.state.containers.one("key", device)
         allocation = tx.state.allocation_of(owner.id) if owner is not None else None
         return allocation.slots if allocation is not None else ()
