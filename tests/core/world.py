@@ -12,13 +12,14 @@ from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.core import laws
 from ds01d.core.core import Outcome, handle
+from ds01d.core.snapshot import dump, load
 from ds01d.core.state import State
 from ds01d.model.actor import Actor, Owner
 from ds01d.model.allocation import Allocation
 from ds01d.model.container import Container, ContainerSpec
 from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, GpuProcess, Look, SlotSeen
 from ds01d.model.gpu import GpuRequest
-from ds01d.model.ids import ContainerId, EngineId, EngineName, GpuUuid, Key, SlotId, Uid
+from ds01d.model.ids import ContainerId, EngineId, EngineName, GpuUuid, Key, OrderId, SlotId, Uid
 from ds01d.model.operation import Operation
 from ds01d.model.permission import PermissionSeen
 from ds01d.model.policy import Limits, Policy
@@ -105,7 +106,16 @@ class World:
         self.notes: list[do.Note] = []
         self.engine: dict[EngineId, Made] = {}
         self.disk: dict[Key, do.Permit] = {}
+        #: What runs on without the engine's knowledge.
+        self.ghosts: set[EngineId] = set()
+        #: The engine does not answer.
+        self.silent = False
+        #: NVML does not answer.
+        self.blind = False
+        #: Names that belong to somebody else's container.
+        self.taken: set[str] = set()
         self._made = 0
+        self._due: dict[OrderId, float] = {}
         self.tell(ev.EngineAnswered(engine=ENGINE, restarted=False))
         self.recall()
         self.see()
@@ -124,8 +134,10 @@ class World:
             assert self.state.revision == before
         for effect in outcome.effects:
             if isinstance(effect, do.Order):
-                assert effect.container not in self.orders, "a second order while one is outstanding"
+                earlier = self.orders.get(effect.container)
+                assert earlier is None or self._due[earlier.order] <= self.now, "a second order beside the first"
                 self.orders[effect.container] = effect
+                self._due[effect.order] = self.now + effect.timeout_s
                 self.given.append(effect)
             else:
                 self.notes.append(effect)
@@ -143,6 +155,26 @@ class World:
             boot_id=self.state.boot_id, engine=ENGINE, listed=(), foreign=(), permissions=self.permissions()
         )
         return self.tell(msgspec.structs.replace(reality, **fields))
+
+    def restart(self, *, lineage: str | None = None, **fields: object) -> Outcome:
+        """The daemon dies and comes back with what was saved; what was outstanding is lost."""
+        before = self.state
+        fell_back = lineage is not None and lineage != before.lineage
+        self.state = load(
+            dump(before),
+            lineage=lineage or before.lineage,
+            written_by=before.lineage,
+            boot_id=before.boot_id,
+            revision=before.revision,
+            policy=before.policy,
+        )
+        assert fell_back == (self.state.lineage != before.lineage)
+        self.orders.clear()
+        self.given.clear()
+        self.notes.clear()
+        self.tell(ev.EngineAnswered(engine=ENGINE, restarted=False))
+        self.see()
+        return self.recall(**fields)
 
     def permissions(self) -> tuple[PermissionSeen, ...]:
         """What lies on disk."""
@@ -242,9 +274,11 @@ class World:
         """As a healthy world answers."""
         c = order.container
         match order:
+            case do.CreateContainer() if order.name in self.taken:
+                self.failed(c, "the name belongs to another container", kind="name_taken")
             case do.CreateContainer():
                 engine_id = EngineId(f"{c}-engine")
-                self.engine[engine_id] = Made(engine_id=engine_id)
+                self.engine.setdefault(engine_id, Made(engine_id=engine_id))
                 self.done(c, engine_id=engine_id)
             case do.Permit():
                 self.disk[order.key] = order
@@ -261,10 +295,17 @@ class World:
             case do.RemoveContainer():
                 self.engine.pop(order.engine_id, None)
                 self.done(c)
+            case do.LookAt() if self.silent:
+                self.looks(c, EngineStatus.SILENT, cgroup=CgroupStatus.UNKNOWN)
             case do.LookAt():
                 made = self.engine.get(order.engine_id) if order.engine_id is not None else None
-                self.looks(c, made.status if made is not None else EngineStatus.ABSENT)
+                ghost = order.engine_id in self.ghosts
+                fields: dict[str, object] = {"ghost": True, "cgroup": CgroupStatus.OCCUPIED} if ghost else {}
+                if self.blind:
+                    fields["slots"] = None
+                self.looks(c, made.status if made is not None else EngineStatus.ABSENT, **fields)
             case do.KillGhost():
+                self.ghosts.clear()
                 self.done(c)
 
     def oblige(self, until: Callable[["World"], bool] | None = None) -> None:
