@@ -1,12 +1,11 @@
 """`python -m tests.bench [core] [box]`: measures the parts that are named, or all, and prints one table."""
 
 import argparse
-import time
 from importlib import import_module
 
 import msgspec
 
-from tests.bench.table import Row, conditions, print_table
+from tests.bench.table import Row, Witness, print_table
 
 #: `box` measures the core too, inside, by the Python that the daemon runs under.
 PARTS = ("core", "box")
@@ -18,13 +17,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="core, or box (the default)")
     parser.add_argument("--json", action="store_true", help="the rows as JSON, for the bench itself")
     asked = parser.parse_args()
-    before, began = conditions(), time.monotonic()
+    witness = Witness()
     rows: list[Row] = [row for part in asked.parts or ["box"] for row in import_module(f"tests.bench.{part}").rows()]
     if asked.json:
         print(msgspec.json.encode(rows).decode())
         return
     print_table(rows)
-    print(f"\nThe machine before: {before}.\nAnd after {time.monotonic() - began:.0f} s: {conditions()}.")
+    print(f"\n{witness.words()}")
 
 
 if __name__ == "__main__":

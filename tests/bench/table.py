@@ -1,6 +1,8 @@
 """The printed table, and what else the machine was doing meanwhile."""
 
 import os
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
@@ -37,12 +39,40 @@ def print_table(rows: Iterable[Row]) -> None:
             print("-|-".join("-" * width for width in widths))
 
 
-def conditions() -> str:
-    """What the machine is doing now: load averages, and processes that run or want to."""
-    load = Path("/proc/loadavg").read_text("ascii").split()
+class Witness(threading.Thread):
+    """Looks on while it is measured: how many processes run or want to."""
+
+    def __init__(self) -> None:
+        super().__init__(name="witness", daemon=True)
+        self._over = threading.Event()
+        self._seen: list[int] = []
+        self._before = _load()
+        self._began = time.monotonic()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(0.25):
+            self._seen.append(_runnable())
+
+    def words(self) -> str:
+        """What else the machine was doing; ends the watch."""
+        self._over.set()
+        self.join()
+        seen = self._seen or [_runnable()]
+        return (
+            f"{time.monotonic() - self._began:.0f} s on {os.cpu_count()} cores; "
+            f"load before {self._before}, after {_load()}; "
+            f"runnable processes meanwhile: median {median(seen):.0f}, at most {max(seen)}"
+        )
+
+
+def _load() -> str:
+    return " ".join(Path("/proc/loadavg").read_text("ascii").split()[:3])
+
+
+def _runnable() -> int:
     stat = Path("/proc/stat").read_text("ascii").splitlines()
-    running = next(line.split()[1] for line in stat if line.startswith("procs_running"))
-    return f"load {load[0]} {load[1]} {load[2]}, {running} runnable, {os.cpu_count()} cores"
+    return next(int(line.split()[1]) for line in stat if line.startswith("procs_running"))
 
 
 def spread(values: Sequence[float], unit: str, scale: float = 1.0, digits: int = 1) -> str:
