@@ -104,7 +104,13 @@ def leftover(tx: Tx, seen: PermissionSeen, listed: tuple[Listed, ...]) -> Contai
         engine_id = None
     ours = carrier is not None and carrier.label_key == seen.key and _labelled(state, carrier)
     running = carrier is not None and carrier.status is EngineStatus.RUNNING
-    if ours and running and carrier is not None and _agrees(state, seen, carrier.engine_id) and _name_free(state, carrier):
+    if (
+        ours
+        and running
+        and carrier is not None
+        and _agrees(state, seen, carrier.engine_id)
+        and _name_free(state, carrier)
+    ):
         return _adopt(tx, seen, carrier)
     stray = _stray(tx, seen.key, engine_id, carrier)
     stray = tx.change(stray, permission=Permission.UNSURE, blocks=seen.slots, look=False)

@@ -70,6 +70,10 @@ def answered(tx: Tx, e: EngineAnswered) -> None:
 def looked(tx: Tx, c: Container, a: Allocation | None, e: Looked) -> None:
     """A look moves the record to what is true."""
     look = e.look
+    if look.status is EngineStatus.STRANGE and c.stray and not c.blocks:
+        # Its engine is no more, and nothing of ours hangs on it: it was only remembered to be removed.
+        tx.change(c, engine_id=None)
+        return
     if look.status in {EngineStatus.SILENT, EngineStatus.STRANGE} and not (
         look.status is EngineStatus.STRANGE and c.engine_gone
     ):
