@@ -17,7 +17,7 @@ from ds01d.core.state import State
 from ds01d.model.actor import Actor, Owner
 from ds01d.model.allocation import Allocation
 from ds01d.model.container import Container, ContainerSpec
-from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, GpuProcess, Look, SlotSeen
+from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, GpuProcess, Listed, Look, SlotSeen
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import ContainerId, EngineId, EngineName, GpuUuid, Key, OrderId, SlotId, Uid
 from ds01d.model.operation import Operation
@@ -197,6 +197,20 @@ class World:
             self.now = max(self.now, due)
             self.tell(ev.Woke())
         self.now = end
+
+    def listing(self, *, cgroup: dict[EngineId | None, CgroupStatus] | None = None) -> Outcome:
+        """The engine's listing as it is, but for some cgroups."""
+        of = cgroup or {}
+        found = [
+            Listed(
+                engine_id=made.engine_id,
+                name=made.engine_id,
+                status=made.status,
+                cgroup=of.get(made.engine_id, CgroupStatus.UNKNOWN),
+            )
+            for made in self.engine.values()
+        ]
+        return self.tell(ev.Relisted(revision=self.state.revision, containers=tuple(found), foreign=()))
 
     # ---- requests
 

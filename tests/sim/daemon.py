@@ -219,7 +219,9 @@ class Daemon:
             case do.Tell() | do.Alert():
                 pass
             case _:
-                self.hands.take(effect)
+                c = self.state.containers.get(effect.container)
+                if c is not None and c.order is not None and c.order.id == effect.order:
+                    self.hands.take(effect)
 
     @property
     def out_of_touch(self) -> bool:

@@ -63,7 +63,7 @@ class Hands:
             call = Call(kind, order.order, None)
             match order:
                 case do.CreateContainer():
-                    call.name = f"{order.name}._.{order.uid}"
+                    call.name = order.name
                     call.key, call.label, call.uid = order.key, order.container, order.uid
                 case do.StartContainer() | do.StopContainer() | do.KillContainer() | do.RemoveContainer():
                     call.engine_id = order.engine_id

@@ -88,7 +88,11 @@ MUTANTS = (
         name="freed by inspect with a ghost in the cgroup",
         edits=(
             (_RULES + "releasing.py", "    elif look.ghost:\n", "    elif False:\n"),
-            (_RULES + "releasing.py", "    if look.cgroup is not CgroupStatus.EMPTY:\n", "    if False:\n"),
+            (
+                _RULES + "releasing.py",
+                "    if look.cgroup is not CgroupStatus.EMPTY and not nameless:\n",
+                "    if False:\n",
+            ),
         ),
     ),
     Mutant(
@@ -199,7 +203,11 @@ MUTANTS = (
                 "    elif look.status is EngineStatus.RUNNING:\n        _running(tx, c, a, look)\n",
                 "    elif look.status is EngineStatus.RUNNING:\n        _not_running(tx, c, a, look)\n",
             ),
-            (_RULES + "releasing.py", "    if look.cgroup is not CgroupStatus.EMPTY:\n", "    if False:\n"),
+            (
+                _RULES + "releasing.py",
+                "    if look.cgroup is not CgroupStatus.EMPTY and not nameless:\n",
+                "    if False:\n",
+            ),
         ),
     ),
     Mutant(
@@ -218,7 +226,7 @@ MUTANTS = (
             ),
             (
                 _RULES + "releasing.py",
-                "    if look.cgroup is not CgroupStatus.EMPTY:\n",
+                "    if look.cgroup is not CgroupStatus.EMPTY and not nameless:\n",
                 "    if look.cgroup is CgroupStatus.OCCUPIED and not look.ghost:\n",
             ),
         ),
@@ -271,7 +279,11 @@ def main() -> int:
     for mutant in MUTANTS:
         if wanted and mutant.name not in wanted:
             continue
-        verdict = run(mutant)
+        try:
+            verdict = run(mutant)
+        except ValueError as error:
+            verdict = Verdict(name=mutant.name, steps=0, seconds=0.0, words="")
+            print(error)
         survivors += not verdict.words
         fate = verdict.words[:90] or "SURVIVED"
         print(f"{verdict.steps:8} steps {verdict.seconds:6.1f} s  {mutant.name}: {fate}", flush=True)

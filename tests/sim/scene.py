@@ -279,8 +279,10 @@ class Scene:
 
     def left_behind(self) -> list[Container]:
         """Containers of an engine that is no more."""
-        known = self.known(*Phase)
-        return [c for c in known if c.engine != self.engine.name and c.phase is not Phase.CREATING]
+        d = self.daemon
+        if d is None or not d.takes_requests:
+            return []
+        return [c for c in d.state.containers if c.engine != self.engine.name and c.phase is not Phase.CREATING]
 
     def take_for_gone(self, c: Container) -> None:
         self.ask(ev.ReleaseRequested(actor=OPERATOR, container=c.id, engine_gone=True))
