@@ -83,6 +83,8 @@ class _Session:
         self.claimed = False
         self.ticket: str | None = None
         self.expiry: asyncio.TimerHandle | None = None
+        #: Its stream ended before somebody came for it: what it said, and its exit code, are still to be fetched.
+        self.ended_unclaimed = False
 
     @property
     def stored_as(self) -> str:
@@ -170,6 +172,8 @@ class Sessions:
             os.close(handed)
             self._end_soon(session)
             raise TooMany("cannot keep another shell with systemd now", hint="try again in a moment") from error
+        if session.ended_unclaimed:
+            self._background(self._drop_if_over(session), session)
         return session.exec_id, handed
 
     def cut(self, engine_id: EngineId) -> int:
@@ -243,6 +247,8 @@ class Sessions:
                 continue
             if fd == session.client:
                 self._end_soon(session)
+            elif not session.claimed:
+                session.ended_unclaimed = True
             else:
                 self._background(self._drop_if_over(session), session)
 
