@@ -46,7 +46,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 def handle(state: State, event: ev.Event, now: float) -> Outcome:
     """Take one event in. Never awaits, never raises; a fault of ours is in the outcome."""
     outcome = Outcome()
-    for container, step in _steps(state, event):
+    for container, step in _steps(state, event, now):
         tx = Tx(state, now)
         try:
             outcome.operation = step(tx)
@@ -96,7 +96,7 @@ def _preview(tx: Tx, operation: OperationId | None) -> tuple[str, ...]:
     return (f"would {op.verb} {op.container_name}{on}{freed}",)
 
 
-def _steps(state: State, event: ev.Event) -> Iterator[tuple[ContainerId | None, Step]]:
+def _steps(state: State, event: ev.Event, now: float) -> Iterator[tuple[ContainerId | None, Step]]:
     """The transactions that an event means. `match` shows every place to think when an event is added."""
     match event:
         case ev.CreateRequested():
@@ -114,7 +114,9 @@ def _steps(state: State, event: ev.Event) -> Iterator[tuple[ContainerId | None, 
         case ev.Done() | ev.Failed() | ev.Uncertain() | ev.Looked():
             yield event.container, _do(lambda tx: _answered(tx, event))
         case ev.EngineHinted():
-            yield None, _do(lambda tx: reconciling.hinted(tx, event))
+            meant = state.containers.one("engine_id", event.engine_id)
+            if meant is not None:
+                yield meant.id, _do(partial(reconciling.doubted, container=meant.id))
         case ev.ShellsLeft():
             yield None, _do(lambda tx: ending.shells_left(tx, event))
         case ev.Relisted():
@@ -122,7 +124,7 @@ def _steps(state: State, event: ev.Event) -> Iterator[tuple[ContainerId | None, 
         case ev.EngineSilent():
             yield None, _do(lambda tx: reconciling.silent(tx, event))
         case ev.EngineAnswered():
-            yield None, _do(lambda tx: reconciling.answered(tx, event))
+            yield from _engine_answered(state, event)
         case ev.Probed():
             yield from _probed(state, event)
         case ev.Blinded():
@@ -132,7 +134,7 @@ def _steps(state: State, event: ev.Event) -> Iterator[tuple[ContainerId | None, 
         case ev.RealityObserved():
             yield from _recall(state, event)
         case ev.Woke():
-            yield None, _do(_due)
+            yield from _due(state, now)
         case ev.Stumbled():
             yield None, _do(lambda tx: tending.stumbled(tx, event))
         case _:
@@ -150,11 +152,19 @@ def _do(rule: Callable[[Tx], object]) -> Step:
 
 
 def _relisted(state: State, e: ev.Relisted) -> Iterator[tuple[ContainerId | None, Step]]:
-    yield None, _do(lambda tx: reconciling.relisted(tx, e))
+    for doubtful in reconciling.doubtful(state, e):
+        yield doubtful, _do(partial(reconciling.doubted, container=doubtful, at_once=False))
     yield None, _do(lambda tx: inventory.foreign(tx, e.foreign))
     for listed in e.containers:
         if not state.containers.count("engine_id", listed.engine_id):
             yield None, _do(partial(recalling.orphan, x=listed))
+
+
+def _engine_answered(state: State, e: ev.EngineAnswered) -> Iterator[tuple[ContainerId | None, Step]]:
+    yield None, _do(lambda tx: reconciling.answered(tx, e))
+    if e.restarted:
+        for c in tuple(state.containers):
+            yield c.id, _do(partial(reconciling.interrupted, container=c.id))
 
 
 def _probed(state: State, e: ev.Probed) -> Iterator[tuple[ContainerId | None, Step]]:
@@ -198,23 +208,21 @@ def _recalled(tx: Tx, e: ev.RealityObserved) -> None:
         tx.emit(do.Alert(text=words))
 
 
-def _due(tx: Tx) -> None:
+def _due(state: State, now: float) -> Iterator[tuple[ContainerId | None, Step]]:
     """One record at a time; the loop wakes again while more is due."""
-    found = tx.state.pop_due(tx.now)
+    found = state.pop_due(now)
     if found is None:
         return
     table, key = found
     match table:
         case "containers":
-            c = tx.state.containers.get(ContainerId(key))
-            if c is not None:
-                tending.container_due(tx, c)
+            c = state.containers.rows[ContainerId(key)]
+            yield c.id, _do(partial(tending.container_due, c=c))
         case "allocations":
-            a = tx.state.allocations.get(AllocationId(key))
-            if a is not None:
-                releasing.hold_over(tx, a)
+            a = state.allocations.rows[AllocationId(key)]
+            yield a.container, _do(partial(releasing.hold_over, a=a))
         case _:
-            tending.operation_due(tx, OperationId(key))
+            yield None, _do(lambda tx: tending.operation_due(tx, OperationId(key)))
 
 
 # ---- answers

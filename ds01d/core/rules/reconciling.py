@@ -6,14 +6,18 @@ Hints and listings only say where to look; a look moves the record, and none of 
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
-from ds01d.core.events import EngineAnswered, EngineHinted, EngineSilent, Looked, Relisted
+from ds01d.core.events import EngineAnswered, EngineSilent, Looked, Relisted
 from ds01d.core.moves import back_off, bind, fail, remove_when_free, run_ended, seen_running
 from ds01d.core.moves import engine_failure as failure_of
+from ds01d.core.state import State
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Allocation
 from ds01d.model.container import Container, Phase, Then
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
+from ds01d.model.ids import ContainerId
 
+#: What a container that is not ours does before it uses a GPU: a listing tells which, before the slot is given away.
+_BEGINS = frozenset({"start", "restart", "unpause"})
 _GHOSTLY = frozenset({EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED})
 #: What the engine says of a container in each phase when nothing has happened.
 _EXPECTED = {
@@ -22,18 +26,19 @@ _EXPECTED = {
 }
 
 
-def hinted(tx: Tx, e: EngineHinted) -> None:
-    """The engine said that something happened to a container: look, and do not wait with it."""
-    c = tx.state.containers.one("engine_id", e.engine_id)
+def doubted(tx: Tx, container: ContainerId, *, at_once: bool = True) -> None:
+    """Something was said about a container: look, and after a hint do not wait with it."""
+    c = tx.state.containers.get(container)
     if c is not None:
-        tx.change(c, look=True, retry_at=None)
+        tx.change(c, look=True, retry_at=None if at_once else c.retry_at)
 
 
-def relisted(tx: Tx, e: Relisted) -> None:
-    """What the listing and the ledger do not agree on is looked at; what changed since it was asked for is skipped."""
+def doubtful(state: State, e: Relisted) -> list[ContainerId]:
+    """Where the listing and the ledger do not agree; what changed since it was asked for is skipped."""
     listed = {x.engine_id: x for x in e.containers}
-    for c in tuple(tx.state.containers):
-        if c.order is not None or c.engine_id is None or tx.state.changed_at.get(c.id, 0) > e.revision:
+    found = []
+    for c in state.containers:
+        if c.order is not None or c.engine_id is None or state.changed_at.get(c.id, 0) > e.revision:
             continue
         seen = listed.get(c.engine_id)
         status = EngineStatus.ABSENT if seen is None else seen.status
@@ -42,7 +47,8 @@ def relisted(tx: Tx, e: Relisted) -> None:
         ghost = not running and cgroup is CgroupStatus.OCCUPIED
         dead = running and cgroup is CgroupStatus.EMPTY
         if ghost or dead or status not in _EXPECTED.get(c.phase, _EXPECTED[Phase.STOPPED]):
-            tx.change(c, look=True)
+            found.append(c.id)
+    return found
 
 
 def silent(tx: Tx, e: EngineSilent) -> None:
@@ -53,18 +59,20 @@ def silent(tx: Tx, e: EngineSilent) -> None:
 
 
 def answered(tx: Tx, e: EngineAnswered) -> None:
-    """The engine is back; what ran may have gone down with it, and is to run again."""
+    """The engine is back, or another one is there in its place."""
     before = tx.state.sight.engine
     tx.see(replace(tx.state.sight, engine=e.engine, silent_since=None, silent_why=""))
     if before is not None and before.name != e.engine.name:
         tx.emit(
             do.Alert(text=f"another engine answers ({e.engine.name}): it proves nothing about what {before.name} made")
         )
-    if not e.restarted:
-        return
-    for c in tuple(tx.state.containers):
-        if c.engine_id is not None:
-            tx.change(c, look=True, retry_at=None, interrupted=c.interrupted or c.phase is Phase.RUNNING)
+
+
+def interrupted(tx: Tx, container: ContainerId) -> None:
+    """Its engine was down: what ran may have gone down with it, and is to run again."""
+    c = tx.state.containers.get(container)
+    if c is not None and c.engine_id is not None:
+        tx.change(c, look=True, retry_at=None, interrupted=c.interrupted or c.phase is Phase.RUNNING)
 
 
 def looked(tx: Tx, c: Container, a: Allocation | None, e: Looked) -> None:
@@ -101,11 +109,15 @@ def looked(tx: Tx, c: Container, a: Allocation | None, e: Looked) -> None:
 def _running(tx: Tx, c: Container, a: Allocation | None, look: Look) -> None:
     match c.phase:
         case Phase.RUNNING | Phase.STARTING:
+            attempts = c.attempts
             c = seen_running(tx, c, look, "running" if c.phase is Phase.STARTING else "")
-            if look.cgroup is CgroupStatus.EMPTY or look.init_alive is False:
+            nobody = look.cgroup is CgroupStatus.EMPTY or look.init_alive is False
+            if nobody:
                 assert c.engine_id is not None
                 tx.emit(do.CutSessions(engine_id=c.engine_id))
-                tx.change(c, look=True, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts))
+            if nobody or c.cgroup is None:
+                # Between two rounds of a restart loop there is no process, and so no cgroup that could be told.
+                tx.change(c, look=True, attempts=attempts + 1, retry_at=tx.now + back_off(attempts))
         case Phase.STOPPED:
             _raw_start(tx, c, a, look)
         case Phase.REMOVING:
@@ -153,5 +165,5 @@ def _absent(tx: Tx, c: Container) -> None:
         fail(tx, c, failure_of("not_found", f"{c.name} was removed from outside"))
         tx.emit(do.Tell(uid=c.uid, container=c.id, text=f"{c.name} was removed from outside"))
         c = remove_when_free(tx, c, "removed from outside")
-    if a is None:
-        tx.change(c, engine_id=None, blocks=())
+    if a is None and not c.blocks:
+        tx.change(c, engine_id=None)
