@@ -198,6 +198,14 @@ async def test_the_same_request_id_is_the_same_request(alice: Client) -> None:
     assert len((await alice.result("container.list"))["containers"]) == 1
 
 
+async def test_a_removal_that_is_asked_for_again_has_been_done(alice: Client) -> None:
+    await alice.result("container.create", name="a", image="python:3.12")
+    first = await alice.result("container.remove", name="a", request_id="mine")
+    again = await alice.result("container.remove", name="a", request_id="mine")
+
+    assert (again["name"], again["operation"]["id"]) == ("a", first["operation"]["id"])
+
+
 async def test_an_unfinished_request_is_pending_with_its_operation_and_how_to_wait(house: House, alice: Client) -> None:
     house.mind.asleep = True
     error = await alice.error("container.create", name="a", image="python:3.12", wait_s=3)

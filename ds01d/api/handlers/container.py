@@ -97,6 +97,8 @@ class WhichParams(Own, frozen=True, kw_only=True):
 
 async def start(desk: Desk, caller: Caller, wish: StartParams) -> Outcome:
     """Start a container on the slots it holds, or on new ones."""
+    if (earlier := await _repeated(desk, caller, wish, _patience(wish))) is not None:
+        return earlier
     c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
     request = StartRequested(actor=caller.actor, container=c.id, request_id=wish.request_id, dry_run=wish.dry_run)
     return await _change(desk, caller, Verb.START, c, request, _patience(wish))
@@ -105,6 +107,9 @@ async def start(desk: Desk, caller: Caller, wish: StartParams) -> Outcome:
 async def stop(desk: Desk, caller: Caller, wish: StopParams) -> Outcome:
     """Stop a container; its slots are held for a while, or given back at once."""
     state = desk.mind.state
+    grace = wish.grace_s if wish.grace_s is not None else state.policy.sigterm_grace
+    if (earlier := await _repeated(desk, caller, wish, _patience(wish, grace))) is not None:
+        return earlier
     c = people.container(state, caller.actor, wish.name, wish.user)
     request = StopRequested(
         actor=caller.actor,
@@ -114,23 +119,26 @@ async def stop(desk: Desk, caller: Caller, wish: StopParams) -> Outcome:
         request_id=wish.request_id,
         dry_run=wish.dry_run,
     )
-    grace = wish.grace_s if wish.grace_s is not None else state.policy.sigterm_grace
     return await _change(desk, caller, Verb.STOP, c, request, _patience(wish, grace))
 
 
 async def remove(desk: Desk, caller: Caller, wish: RemoveParams) -> Outcome:
     """Remove a container and free what it holds; a running one only by force."""
     state = desk.mind.state
+    grace = state.policy.sigterm_grace if wish.force else 0.0
+    if (earlier := await _repeated(desk, caller, wish, _patience(wish, grace))) is not None:
+        return earlier
     c = people.container(state, caller.actor, wish.name, wish.user)
     request = RemoveRequested(
         actor=caller.actor, container=c.id, force=wish.force, request_id=wish.request_id, dry_run=wish.dry_run
     )
-    grace = state.policy.sigterm_grace if wish.force else 0.0
     return await _change(desk, caller, Verb.REMOVE, c, request, _patience(wish, grace))
 
 
 async def release(desk: Desk, caller: Caller, wish: ReleaseParams) -> Outcome:
     """End the hold of a stopped container: it is parked, its files stay."""
+    if (earlier := await _repeated(desk, caller, wish, _patience(wish))) is not None:
+        return earlier
     c = people.anybodys(desk.mind.state, caller.actor, wish.name, wish.user)
     request = ReleaseRequested(
         actor=caller.actor,
@@ -201,6 +209,25 @@ async def _change(desk: Desk, caller: Caller, verb: Verb, c: Container, request:
         container=shown(desk, c.id),
         operation=operations.view(operation) if operation is not None else None,
         freed=freed,
+    )
+
+
+async def _repeated(
+    desk: Desk, caller: Caller, wish: StartParams | StopParams | RemoveParams | ReleaseParams, patience_s: float
+) -> Outcome | None:
+    """What came of this very request when it was first sent: by now its container may be gone, or another's name."""
+    state, actor = desk.mind.state, caller.actor
+    earlier = state.operations.one("request", (actor.uid, wish.request_id)) if wish.request_id is not None else None
+    if earlier is None:
+        return None
+    operation = await waiting.for_success(desk, caller, earlier, patience_s)
+    c = state.containers.get(operation.container)
+    return Outcome(
+        verb=operation.verb,
+        name=operation.container_name,
+        user=c.user if c is not None else wish.user or actor.name,
+        container=shown(desk, operation.container),
+        operation=operations.view(operation),
     )
 
 
