@@ -12,7 +12,7 @@ from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, Phase
 from ds01d.model.errors import EngineTrouble, Invalid, NameTaken, QuotaExceeded
 from ds01d.model.facts import EngineStatus, Look
-from ds01d.model.ids import ContainerId, EngineId, OperationId
+from ds01d.model.ids import ContainerId, EngineId, EngineName, OperationId
 from ds01d.model.operation import Verb
 
 #: How often a create is asked for before it counts as failed.
@@ -37,7 +37,7 @@ def requested(tx: Tx, e: CreateRequested) -> OperationId:
             f"cannot create {e.name}: {owner.name} has a container of that name, {taken.phase}",
             hint=f"start it with `container-run {e.name}`, or remove it with `container-cleanup {e.name}`",
         )
-    _engine_reads_cdi(state, e.name)
+    engine = _engine(state, e.name)
     limits = limits_of(state, owner.uid, owner.name)
     have = state.containers.count("uid", owner.uid)
     if limits.max_containers_per_user is not None and have >= limits.max_containers_per_user:
@@ -58,7 +58,7 @@ def requested(tx: Tx, e: CreateRequested) -> OperationId:
         spec=e.spec,
         phase=Phase.CREATING,
         created_at=tx.now,
-        engine=state.sight.engine.name if state.sight.engine is not None else None,
+        engine=engine,
         why="being created",
     )
     tx.put(state.containers, container.id, container)
@@ -67,14 +67,22 @@ def requested(tx: Tx, e: CreateRequested) -> OperationId:
     return open_operation(tx, e.actor, Verb.CREATE, container, e.request_id, stage="creating")
 
 
-def _engine_reads_cdi(state: State, name: str) -> None:
-    """Without CDI there is no permission that could be withdrawn, and so no proof that a slot is free."""
+def _engine(state: State, name: str) -> EngineName:
+    """The engine that is to make it: only that one's answers will prove anything about it, and it must read CDI specs.
+
+    Without CDI there is no permission that could be withdrawn, and so no proof that a slot is free.
+    """
     engine = state.sight.engine
-    if engine is not None and not engine.cdi:
+    if engine is None:
+        raise EngineTrouble(
+            f"cannot create {name}: the engine has not answered yet", hint="`systemctl status docker` tells more"
+        )
+    if not engine.cdi:
         raise EngineTrouble(
             f"cannot create {name}: the engine (Docker {engine.version}) reads no CDI specs",
             hint='an operator needs Docker 25 or newer, with {"features": {"cdi": true}} in /etc/docker/daemon.json',
         )
+    return engine.name
 
 
 def created(tx: Tx, c: Container, e: Done) -> None:
@@ -86,12 +94,10 @@ def created(tx: Tx, c: Container, e: Done) -> None:
 def exists(tx: Tx, c: Container, engine_id: EngineId) -> None:
     """It was found to exist and never to have run."""
     a = tx.state.allocation_of(c.id)
-    engine = tx.state.sight.engine
     tx.change(
         c,
         phase=Phase.STOPPED,
         engine_id=engine_id,
-        engine=engine.name if engine is not None else c.engine,
         attempts=0,
         why="created, not started yet",
     )
