@@ -301,7 +301,7 @@ async def test_children_that_can_neither_answer_nor_be_killed_stop_nobody_else(h
     assert took_s < 2
     assert sum("does not answer" in words for words in said) == 40
     assert sum("too many paths" in words for words in said) == 20
-    assert "too many paths" in refused(later)
+    assert refused(later).startswith("too_many: ")  # try again, says the exit code too: the path may be a good one
 
 
 async def test_a_user_whose_file_server_came_back_may_go_on(homes: dict[str, Path]) -> None:

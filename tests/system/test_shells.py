@@ -170,7 +170,7 @@ s.settimeout(5)
 s.connect('/run/ds01/fd.sock')
 s.sendall(sys.argv[1].encode() + b'\\n')
 message, descriptors, _, _ = socket.recv_fds(s, 4096, 4)
-print(len(descriptors), message.decode(), end='')
+print(len(descriptors), message.decode(), end='', flush=True)
 for fd in descriptors:
     shell = socket.socket(fileno=fd)
     shell.shutdown(socket.SHUT_WR)
