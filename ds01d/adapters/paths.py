@@ -45,6 +45,8 @@ class _Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     refused: str | None = None
     denied: bool = False
+    #: The refusal is about now, not about the path.
+    busy: bool = False
     path: str = ""
     device: int = 0
     inode: int = 0
@@ -86,7 +88,8 @@ class Paths:
                 hint=f"see whether `ls {path}` answers, then try again",
             )
         if answer.refused is not None:
-            return _no(kind, path, answer.refused, denied=answer.denied)
+            refusal = "too_many" if answer.busy else "denied" if answer.denied else "invalid"
+            return _no(kind, path, answer.refused, refusal)
         unfit = _unfit(answer, owner, kind)
         if unfit is not None:
             return _no(kind, path, unfit)
@@ -102,7 +105,7 @@ class Paths:
     async def _ask(self, uid: Uid, question: Mapping[str, object]) -> _Answer | None:
         """The child's answer; None: there was none in time."""
         if self._asking[uid] >= _CHILDREN_MAX_PER_USER or self._asking.total() >= _CHILDREN_MAX:
-            return _Answer(refused="too many paths are being looked at, or hang; try again in a moment")
+            return _Answer(refused="too many paths are being looked at, or hang; try again in a moment", busy=True)
         raw = msgspec.json.encode(question)
         self._asking[uid] += 1
         child: asyncio.Future[bytes] | None = None
@@ -120,7 +123,7 @@ class Paths:
         except (asyncio.InvalidStateError, subprocess.TimeoutExpired):
             return None
         except (OSError, msgspec.DecodeError):
-            return _Answer(refused="the daemon could not look at it; try again")
+            return _Answer(refused="the daemon could not look at it; try again", busy=True)
 
     def _ended(self, uid: Uid) -> None:
         self._asking[uid] -= 1
@@ -165,6 +168,6 @@ def _unfit(answer: _Answer, owner: Owner, kind: Kind) -> str | None:
     return None
 
 
-def _no(kind: Kind, path: str, why: str, *, denied: bool = False) -> Failure:
+def _no(kind: Kind, path: str, why: str, refusal: str = "invalid") -> Failure:
     shown = path if path.isprintable() else ascii(path)
-    return Failure(kind="denied" if denied else "invalid", message=f"cannot use {shown} as {kind}: {why}")
+    return Failure(kind=refusal, message=f"cannot use {shown} as {kind}: {why}")
