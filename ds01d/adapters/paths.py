@@ -106,7 +106,7 @@ class Paths:
         """The child's answer; None: there was none in time."""
         if self._asking[uid] >= _CHILDREN_MAX_PER_USER or self._asking.total() >= _CHILDREN_MAX:
             return _Answer(refused="too many paths are being looked at, or hang; try again in a moment", busy=True)
-        raw = msgspec.json.encode(question)
+        raw = "".join(f"{name}={word}\0" for name, word in question.items()).encode()
         self._asking[uid] += 1
         child: asyncio.Future[bytes] | None = None
         try:
@@ -119,10 +119,10 @@ class Paths:
             if child is None:
                 self._ended(uid)
         try:
-            return msgspec.json.decode(child.result(), type=_Answer)
+            return _read(child.result())
         except (asyncio.InvalidStateError, subprocess.TimeoutExpired):
             return None
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError):
             return _Answer(refused="the daemon could not look at it; try again", busy=True)
 
     def _ended(self, uid: Uid) -> None:
@@ -146,6 +146,14 @@ def _talk(question: bytes, timeout_s: float) -> bytes:
         except subprocess.TimeoutExpired:
             child.kill()
             raise
+
+
+def _read(answer: bytes) -> _Answer:
+    """What the child wrote; raises `ValueError` where that is no answer."""
+    words = dict(pair.split("=", 1) for pair in answer.decode().split("\0") if pair)
+    if not words:
+        raise ValueError("the child said nothing")
+    return msgspec.convert(words, _Answer, strict=False)
 
 
 def _absolute(path: str, home: str) -> str | None:

@@ -1,18 +1,20 @@
 """Run as `python -I -S paths_child.py`: becomes a user, opens a directory as him, says what it is. Stands alone.
 
-Reads one JSON object on stdin, writes one on stdout. It starts as root and drops to the user within this process, with
+Reads `name=value` pairs on stdin and writes such on stdout, with a NUL after each: no path has one, and to import json
+would take as long as Python itself takes to start. It starts as root and drops to the user within this process, with
 no program executed afterwards: so the kernel keeps it undumpable, and the user, whose process this then is, can kill it
 but neither trace it nor answer in its place. Asked to compare, it stays root and opens nothing but a place in the tree.
 """
-# Importing pathlib would take longer than all the rest of this program.
+# Importing pathlib, contextlib or typing would take longer than all the rest of this program.
 # ruff: noqa: PTH102, PTH115, PTH116
 
-import contextlib
 import errno
-import json
 import os
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 #: What an errno means to the one who wrote the path.
 _WORDS = {
@@ -41,22 +43,22 @@ _OTHER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 def main() -> None:
     """Answer one question."""
-    asked = json.load(sys.stdin)
+    asked = dict(pair.split("=", 1) for pair in sys.stdin.buffer.read().decode().split("\0") if pair)
     if "compare" in asked:
         _compare(asked["compare"])
+    uid, gid = int(asked["uid"]), int(asked["gid"])
     if os.geteuid() == 0:
         # A directory server may hang in here; then this process does, and nobody else.
-        os.initgroups(asked["name"], asked["gid"])
-        os.setgid(asked["gid"])
-        os.setuid(asked["uid"])
-    if os.getresuid() != (asked["uid"],) * 3 or os.getresgid() != (asked["gid"],) * 3:
+        os.initgroups(asked["name"], gid)
+        os.setgid(gid)
+        os.setuid(uid)
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3:
         _refuse("the daemon cannot act as this user")
     os.umask(0o077)
     path = asked["path"]
     try:
-        if asked["create"]:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(path, 0o700)
+        if asked["create"] == "True":
+            _make(path)
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC)
         found = os.fstat(fd)
         # The kernel's own name for what was opened, not a second walk along the path.
@@ -82,7 +84,14 @@ def main() -> None:
     )
 
 
-def _compare(path: str) -> NoReturn:
+def _make(path: str) -> None:
+    try:  # noqa: SIM105 - contextlib would have to be imported for it
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+
+
+def _compare(path: str) -> "NoReturn":
     """Say what a stored path is now; device and inode 0 where it is no directory any more."""
     import ctypes  # noqa: PLC0415 - takes longer than all the rest, and is needed for this question only
 
@@ -102,13 +111,13 @@ def _compare(path: str) -> NoReturn:
     _refuse(os.strerror(number))
 
 
-def _answer(value: dict[str, object]) -> NoReturn:
-    sys.stdout.write(json.dumps(value))
+def _answer(value: dict[str, object]) -> "NoReturn":
+    sys.stdout.buffer.write("".join(f"{name}={word}\0" for name, word in value.items()).encode())
     sys.stdout.flush()
     sys.exit(0)
 
 
-def _refuse(words: str, *, denied: bool = False) -> NoReturn:
+def _refuse(words: str, *, denied: bool = False) -> "NoReturn":
     _answer({"refused": words, "denied": denied})
 
 
