@@ -188,14 +188,14 @@ class Server:
 
 
 def _logger() -> logging.Logger:
-    """Aiohttp's voice, without what anybody can make it say by sending rubbish."""
+    """Aiohttp's voice, without what anybody can make it say by sending rubbish, or by hanging up."""
     logger = logging.getLogger("ds01d.http")
     logger.addFilter(_not_their_fault)
     return logger
 
 
 def _not_their_fault(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError | ConnectionError)
 
 
 def _connection(request: web.BaseRequest) -> Connection:
