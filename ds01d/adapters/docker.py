@@ -154,14 +154,16 @@ class DockerEngine:
             if not refused.conflict:
                 raise
 
-    async def remove(self, engine_id: EngineId, timeout_s: float = CALL_MAX_S) -> None:
-        """Remove a stopped one with its anonymous volumes; one that is gone already is a yes."""
+    async def remove(self, engine_id: EngineId, timeout_s: float = CALL_MAX_S) -> bool:
+        """Remove a stopped one with its anonymous volumes; says whether this engine had it."""
         try:
             async with _asking(timeout_s):
                 await self._container(engine_id).delete(v=True, timeout=_no_limit())
         except EngineRefused as refused:
             if not refused.absent:
                 raise
+            return False
+        return True
 
     async def inspect(self, name_or_id: str, timeout_s: float = INSPECT_S) -> InspectSeen:
         """One container by its full id or its exact name; the engine would take the beginning of an id, too."""

@@ -51,7 +51,7 @@ _PermissionOrder = Permit | Withdraw
 
 _INOTIFY: Final = (
     "the engine hung up in the middle of a start; if it does so at every start, it may be out of inotify instances "
-    "(fs.inotify.max_user_instances): ds01ctl doctor tells"
+    "(fs.inotify.max_user_instances): an operator can raise that with sysctl"
 )
 
 
@@ -138,7 +138,7 @@ class Hands:
                 case KillContainer():
                     await self._engine.kill(order.engine_id)
                 case RemoveContainer():
-                    await self._engine.remove(order.engine_id)
+                    await self._remove(order)
                 case _:
                     assert_never(order)
         except EngineRefused as refused:
@@ -154,6 +154,13 @@ class Hands:
         except Unreadable as error:
             return Uncertain(container=order.container, order=order.order, message=str(error), returned=True)
         return Done(container=order.container, order=order.order, engine_id=engine_id)
+
+    async def _remove(self, order: RemoveContainer) -> None:
+        if await self._engine.remove(order.engine_id) or order.engine is None:
+            return
+        here = (await self._engine.info()).name
+        if here != order.engine:
+            raise EngineUnreachable(f"another engine answers ({here}) than the one that made it ({order.engine})")
 
     async def _refused(self, order: _EngineOrder, refused: EngineRefused, *, recent: bool) -> Failed:
         if isinstance(order, CreateContainer) and refused.absent and "image" in refused.message.lower():
@@ -171,7 +178,7 @@ class Hands:
             order=order.order,
             kind="image_not_found",
             message=f"cannot find the image {shown(order.spec.image)} on this machine",
-            hint=f"the nearest names are {', '.join(near)}" if near else "image-list tells which ones there are",
+            hint=f"the nearest names are {', '.join(near)}" if near else "an operator can add it with `docker pull`",
         )
 
     # --- permissions
@@ -182,7 +189,12 @@ class Hands:
         except LookupError as error:
             return _failed(order, str(error.args[0]), kind="disk")
         returned = begin(work, f"permission {order.container}")
-        await asyncio.wait([returned], timeout=order.timeout_s)
+        try:
+            await asyncio.wait([returned], timeout=order.timeout_s)
+        except asyncio.CancelledError:
+            # The runner gave us up, after a stall of the whole daemon for instance: only this return settles the order.
+            returned.add_done_callback(lambda future: self._late(order, future, late))
+            raise
         if isinstance(order, Permit):
             self._remember_write(order.engine_id)
         if returned.done():

@@ -35,5 +35,8 @@ def begin(work: Callable[[], T], name: str) -> "asyncio.Future[T]":
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        threading.Thread(target=run, name=name, daemon=True).start()
+    except RuntimeError as error:  # the machine gives no more threads now
+        settle(None, error)
     return outcome

@@ -68,8 +68,10 @@ class KillContainer(Order, frozen=True, kw_only=True):
 
 
 class RemoveContainer(Order, frozen=True, kw_only=True):
-    """Remove a stopped one, its files with it; a 404 is a yes."""
+    """Remove a stopped one, its files with it; a 404 of the engine that made it is a yes."""
 
+    #: None: it is not known which engine made it, and any engine's answer will do.
+    engine: EngineName | None
     engine_id: EngineId
 
 

@@ -63,7 +63,7 @@ def due(c: Container, a: Allocation | None) -> OrderName | None:
     match c.phase:
         case Phase.STARTING:
             return OrderName.LOOK if a is not None and a.lost else OrderName.START
-        case Phase.REMOVING:
+        case Phase.REMOVING if not c.blocks:
             return OrderName.REMOVE if c.engine_id is not None else None
         case Phase.RUNNING if c.cgroup is None:
             return OrderName.LOOK
@@ -190,7 +190,9 @@ def _order(c: Container, a: Allocation | None, name: OrderName, timeout_s: float
         case OrderName.KILL:
             return do.KillContainer(container=cid, order=order, timeout_s=timeout_s, engine_id=_known(c))
         case OrderName.REMOVE:
-            return do.RemoveContainer(container=cid, order=order, timeout_s=timeout_s, engine_id=_known(c))
+            return do.RemoveContainer(
+                container=cid, order=order, timeout_s=timeout_s, engine=c.engine, engine_id=_known(c)
+            )
         case _:
             assert_never(name)
 

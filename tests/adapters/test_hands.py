@@ -292,7 +292,7 @@ async def test_removing_what_is_gone_and_ending_what_has_ended_are_yeses(bench: 
     bench.fake.replies[f"POST containers/{FULL_ID}/kill"] = bench.fake.refuses("is not running", 409)
     bench.fake.replies[f"POST containers/{FULL_ID}/stop"] = bench.fake.says("", 304)
     for order in (
-        RemoveContainer(container=C, order=ORDER, timeout_s=5, engine_id=ID),
+        RemoveContainer(container=C, order=ORDER, timeout_s=5, engine=None, engine_id=ID),
         KillContainer(container=C, order=ORDER, timeout_s=5, engine_id=ID),
         StopContainer(container=C, order=ORDER, timeout_s=5, engine_id=ID, grace_s=7.4),
     ):
@@ -301,7 +301,44 @@ async def test_removing_what_is_gone_and_ending_what_has_ended_are_yeses(bench: 
     assert {"v": "1"} in bench.fake.queries
 
 
+async def test_a_404_is_a_removal_only_from_the_engine_that_made_it(bench: Bench) -> None:
+    bench.fake.replies["GET info"] = bench.fake.says({"ID": "engine-2"})
+    order = RemoveContainer(container=C, order=ORDER, timeout_s=5, engine=EngineName("engine-1"), engine_id=ID)
+
+    answer = await bench.do(order)
+
+    assert isinstance(answer, Failed)
+    assert "another engine answers (engine-2)" in answer.message
+
+
 # --- permissions
+
+
+async def test_a_write_that_returns_after_its_order_was_called_off_is_told_all_the_same(bench: Bench) -> None:
+    """A daemon that was stopped for a while finds every time-out over at once, the runner's own among them."""
+    bench.disk.thawed.clear()
+    order = asyncio.create_task(bench.do(permit()))
+    await asyncio.sleep(0.05)
+    order.cancel()
+    await asyncio.gather(order, return_exceptions=True)
+
+    bench.disk.thawed.set()
+
+    async with asyncio.timeout(5):
+        await bench.later.wait()
+    assert bench.late == [Done(container=C, order=ORDER)]
+
+
+async def test_a_write_that_had_returned_when_its_order_was_called_off_is_told_all_the_same(bench: Bench) -> None:
+    order = asyncio.create_task(bench.do(permit()))
+    while not bench.disk.permitted:
+        await asyncio.sleep(0)
+    order.cancel()
+    await asyncio.gather(order, return_exceptions=True)
+
+    async with asyncio.timeout(5):
+        await bench.later.wait()
+    assert bench.late == [Done(container=C, order=ORDER)]
 
 
 async def test_a_permission_says_which_devices_the_slots_have_now(bench: Bench) -> None:

@@ -148,7 +148,9 @@ class Made:
 
     def remove(self) -> object:
         return self.do(
-            RemoveContainer(container=self.container, order=self.order_id(), timeout_s=60, engine_id=self.engine_id)
+            RemoveContainer(
+                container=self.container, order=self.order_id(), timeout_s=60, engine=None, engine_id=self.engine_id
+            )
         )
 
     def look(
