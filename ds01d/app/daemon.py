@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from ds01d import __version__
 from ds01d.adapters.accounts import Accounts
 from ds01d.adapters.cdi import Permissions
@@ -89,7 +91,7 @@ class Daemon:
             name_of=self._accounts.name_of,
             interval_s=settings.intervals.nvml,
         )
-        process = EngineProcess(procfs=self._procfs)
+        self._process = process = EngineProcess(procfs=self._procfs)
         self._cgroups, ghosts = Cgroups(), Ghosts()
         self._hands = Hands(
             engine=self._engine,
@@ -238,7 +240,9 @@ class Daemon:
             async with asyncio.timeout(ENGINE_WAIT_S):
                 while True:
                     try:
-                        return await self._engine.info(), await self._listing.read()
+                        engine, process = await self._engine.info(), self._process.read()
+                        since = 0.0 if process is None else EngineProcess.since(process)
+                        return msgspec.structs.replace(engine, since=since), await self._listing.read()
                     except (EngineError, Unreadable) as trouble:
                         log.info("engine.awaited", trouble=str(trouble))
                         await asyncio.sleep(0.2)

@@ -86,14 +86,26 @@ def _preview(tx: Tx, operation: OperationId | None) -> tuple[str, ...]:
     op = tx.state.operations.get(operation) if operation is not None else None
     if op is None:
         return ()
-    a = tx.state.allocation_of(op.container)
-    on = f" on GPU {slot_names(tx, a.slots)}" if a is not None and op.verb in {Verb.CREATE, Verb.START} else ""
-    freed = (
-        f", and give back GPU {slot_names(tx, a.slots)}"
-        if a is not None and op.verb in {Verb.REMOVE, Verb.RELEASE}
-        else ""
-    )
-    return (f"would {op.verb} {op.container_name}{on}{freed}",)
+    c, a = tx.state.containers.get(op.container), tx.state.allocation_of(op.container)
+    name, slots = op.container_name, slot_names(tx, a.slots) if a is not None else ""
+    on, back = (f" on GPU {slots}", f", and give back GPU {slots}") if a is not None else ("", "")
+    ends = c is not None and c.phase is Phase.STOPPING
+    match op.verb:
+        case Verb.CREATE:
+            return (f"would create {name}{on or ', without a GPU'}",)
+        case Verb.START if c is not None and c.phase is Phase.RUNNING:
+            return (f"would change nothing: {name} runs already",)
+        case Verb.START:
+            return (f"would start {name}{on}",)
+        case Verb.STOP if ends:
+            return (f"would stop {name}" + (f", and hold GPU {slots} for a while" if a is not None else ""),)
+        case Verb.RELEASE if ends or a is not None:
+            return (f"would {'stop' if ends else 'park'} {name}{back}",)
+        case Verb.STOP | Verb.RELEASE:
+            return (f"would change nothing: {name} is stopped" + (f", and keeps GPU {slots}" if a is not None else ""),)
+        case Verb.REMOVE:
+            kept = f"what was installed or written in {name} outside /workspace goes with it"
+            return (f"would {'stop and ' if ends else ''}remove {name}{back}", kept)
 
 
 def _steps(state: State, event: ev.Event, now: float) -> Iterator[tuple[ContainerId | None, Step]]:
@@ -117,6 +129,8 @@ def _steps(state: State, event: ev.Event, now: float) -> Iterator[tuple[Containe
             meant = state.containers.one("engine_id", event.engine_id)
             if meant is not None:
                 yield meant.id, _do(partial(reconciling.doubted, container=meant.id))
+            else:
+                yield None, _do(lambda tx: reconciling.strange(tx, event))
         case ev.ShellsLeft():
             yield None, _do(lambda tx: ending.shells_left(tx, event))
         case ev.Relisted():
@@ -154,6 +168,8 @@ def _do(rule: Callable[[Tx], object]) -> Step:
 def _relisted(state: State, e: ev.Relisted) -> Iterator[tuple[ContainerId | None, Step]]:
     for doubtful in reconciling.doubtful(state, e):
         yield doubtful, _do(partial(reconciling.doubted, container=doubtful, at_once=False))
+    for torn in reconciling.torn(state, e):
+        yield torn, _do(partial(reconciling.write_again, container=torn))
     yield None, _do(lambda tx: inventory.foreign(tx, e.foreign))
     for listed in e.containers:
         if not state.containers.count("engine_id", listed.engine_id):

@@ -204,6 +204,8 @@ class Stumbled(msgspec.Struct, frozen=True, kw_only=True):
 
     container: ContainerId
     message: str
+    #: The order whose answer was lost by that: it is over. None: another event met the bug.
+    answered: OrderId | None = None
 
 
 Request = CreateRequested | StartRequested | StopRequested | RemoveRequested | ReleaseRequested | ThawRequested

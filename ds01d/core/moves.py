@@ -12,6 +12,8 @@ from ds01d.model.operation import Failure, Verb
 
 #: A hold of 0 still lasts this long, so that `docker restart` finds its slots; seconds.
 HOLD_MIN_S = 10.0
+#: An end so shortly (seconds) before an engine's silence may have come by what silenced it.
+HEARD_SLACK_S = 2.0
 #: What a failed start leaves of a hold at least; seconds.
 HOLD_AFTER_FAILURE_S = 300.0
 
@@ -87,6 +89,7 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
     a = tx.state.allocation_of(c.id)
     policy = tx.state.policy
     again = c.interrupted and c.phase is Phase.RUNNING and policy.containers.restart_after_boot
+    again = again and not _ended_before_silence(tx, look)
     then, phase = c.then, c.phase
     why = {Phase.STOPPING: c.why or "stopped"}.get(phase, f"ended by itself{_exit_words(look.exit_code)}")
     if again and (a is not None or not c.wants_gpu) and not (a is not None and a.lost):
@@ -122,6 +125,12 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
         remove_when_free(tx, c, why)
 
 
+def _ended_before_silence(tx: Tx, look: Look) -> bool:
+    """Whether a run was over before its engine went down: then it ended by itself, and is not run again."""
+    heard = tx.state.sight.heard_until
+    return heard is not None and 0 < look.finished_at < heard - HEARD_SLACK_S
+
+
 def _exit_words(code: int | None) -> str:
     return "" if code is None else f" with exit code {code}"
 
@@ -136,6 +145,7 @@ def seen_running(tx: Tx, c: Container, look: Look, why: str = "") -> Container:
         attempts=0,
         trouble=None,
         interrupted=False,
+        engine_gone=False,
         why=why or c.why,
     )
 

@@ -4,12 +4,14 @@ from ds01d.core.moves import refuse_stranger
 from ds01d.core.tx import Tx
 from ds01d.model.actor import Actor
 from ds01d.model.container import Container
-from ds01d.model.errors import Frozen
+from ds01d.model.errors import Frozen, TooMany
 from ds01d.model.ids import ContainerId, OperationId
 from ds01d.model.operation import Operation, OperationState, Verb
 
 #: Finished operations kept per user, so that an outcome can be asked for again.
 KEPT_PER_UID = 50
+#: Unfinished ones at once; more than anybody needs, and few enough to be gone through at every step.
+PENDING_PER_UID = 100
 
 
 def repeated(tx: Tx, actor: Actor, request_id: str | None) -> OperationId | None:
@@ -36,7 +38,13 @@ def open_operation(
 ) -> OperationId:
     """Write an operation down; the oldest finished ones of its owner make room."""
     operations = tx.state.operations
-    finished = [o for o in operations.of("uid", actor.uid) if o.state is not OperationState.PENDING]
+    his = operations.of("uid", actor.uid)
+    finished = [o for o in his if o.state is not OperationState.PENDING]
+    if len(his) - len(finished) >= PENDING_PER_UID:
+        raise TooMany(
+            f"cannot {verb} {c.name}: {PENDING_PER_UID} requests of yours are not over yet",
+            hint="`container-why NAME` says what they wait for",
+        )
     for old in finished[: max(0, len(finished) - KEPT_PER_UID + 1)]:
         tx.put(operations, old.id, None)
     op = Operation(

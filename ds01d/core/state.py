@@ -46,6 +46,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     #: Since when the engine does not answer, and why.
     silent_since: float | None = None
     silent_why: str = ""
+    #: When an engine that we knew was last heard before it was restarted; what ended earlier did not end by that.
+    heard_until: float | None = None
 
 
 def _slot_words(a: Allocation) -> tuple[SlotId, ...]:

@@ -135,7 +135,8 @@ class Tx:
                 state.changed_at[container] = state.revision
                 wake = wake_of_container(record)
             case Allocation(container=container):
-                state.changed_at[container] = state.revision
+                if container in state.containers.rows:
+                    state.changed_at[container] = state.revision
                 wake = wake_of_allocation(record)
             case Operation():
                 wake = wake_of_operation(record)

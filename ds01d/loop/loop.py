@@ -20,7 +20,7 @@ import msgspec
 from ds01d.core import laws
 from ds01d.core.core import Outcome, handle
 from ds01d.core.effects import Alert, CutSessions, Effect, Finished, LookAt, Order, Relist, Tell
-from ds01d.core.events import Event, Request, Stumbled, Woke
+from ds01d.core.events import Done, Event, Failed, Looked, Request, Stumbled, Woke
 from ds01d.core.snapshot import dump
 from ds01d.core.state import State
 from ds01d.logs import log
@@ -227,7 +227,8 @@ class Loop:
         for container, fault in outcome.faults:
             log.error("event.stumbled", what=repr(event)[:2000], container=container, exc_info=fault)
             if container is not None and not isinstance(event, Stumbled) and reply is None:
-                self._inbox.append((Stumbled(container=container, message=str(fault)[:200]), None))
+                over = event.order if isinstance(event, Done | Failed | Looked) else None
+                self._inbox.append((Stumbled(container=container, message=str(fault)[:200], answered=over), None))
         lines = lines_of(self._state, outcome.changes, outcome.effects, self._clock.now())
         if outcome.refused is not None:
             lines += refusal_lines(event, outcome.refused, self._clock.now())

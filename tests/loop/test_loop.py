@@ -21,7 +21,7 @@ from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import ContainerId, EngineId, Key
 from ds01d.model.operation import Operation, OperationState
 from ds01d.model.policy import Policy
-from tests.core.world import FREE_HAND, T0, actor, owner, picture, whole
+from tests.core.world import ENGINE, FREE_HAND, T0, actor, owner, picture, whole
 
 
 class HandClock:
@@ -98,6 +98,7 @@ class Bench:
         self.loop = Loop(self.state, clock=self.clock, saver=self.disk, runner=self.runner, notes=self.told)
 
     async def see_gpus(self) -> None:
+        self.loop.post(ev.EngineAnswered(engine=ENGINE, restarted=False))
         self.loop.post(ev.Probed(picture=picture(whole(0), whole(1)), processes=()))
         await self.settle()
 

@@ -7,7 +7,7 @@ from ds01d.core.requests import open_operation, repeated, target
 from ds01d.core.settling import CUT_AFTER_S
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Claim
-from ds01d.model.container import Container, Phase, Then
+from ds01d.model.container import Container, OrderName, Phase, Then
 from ds01d.model.errors import Denied, WrongPhase
 from ds01d.model.facts import CgroupStatus, Look
 from ds01d.model.ids import OperationId
@@ -22,7 +22,7 @@ def stop_requested(tx: Tx, e: StopRequested) -> OperationId:
     c = target(tx, e.actor, e.container)
     a = tx.state.allocation_of(c.id)
     grace_s = tx.state.policy.sigterm_grace if e.grace_s is None else e.grace_s
-    why = "stopped" if e.actor.uid == c.uid else f"stopped by {e.actor.name}"
+    why = f"stopped by {e.actor.name}"
     match c.phase:
         case Phase.CREATING | Phase.REMOVING:
             raise WrongPhase(f"cannot stop {c.name}: it is {c.phase}")
@@ -30,23 +30,28 @@ def stop_requested(tx: Tx, e: StopRequested) -> OperationId:
             begin(tx, c, grace_s, Then.PARK if e.release else Then.HOLD, why)
         case Phase.STOPPED:
             if e.release and a is not None and a.claim is Claim.HELD:
-                release(tx, a, "released")
+                release(tx, a, f"released by {e.actor.name}")
     verb = Verb.RELEASE if e.release else Verb.STOP
     return open_operation(tx, e.actor, verb, c, e.request_id, stage="stopping")
 
 
 def begin(tx: Tx, c: Container, grace_s: float, then: Then, why: str) -> Container:
     """Send a running container towards its end. What was asked for more strongly before is not forgotten."""
-    if c.phase is Phase.STOPPING and c.then is not Then.HOLD and then is Then.HOLD:
+    again = c.phase is Phase.STOPPING
+    if again and c.then is not Then.HOLD and then is Then.HOLD:
         then = c.then
-    harder = c.phase is Phase.STOPPING and grace_s < c.grace_s
+    harder = again and grace_s < c.grace_s
+    # The engine takes a second stop while it waits in the first: it is not waited for, and its answer tells nothing.
+    waiting = harder and c.order is not None and c.order.name is OrderName.STOP
     return tx.change(
         c,
         phase=Phase.STOPPING,
         then=then,
-        grace_s=grace_s,
-        kill=c.kill or (harder and grace_s == 0),
-        cut_at=min(c.cut_at, tx.now + grace_s + CUT_AFTER_S) if c.cut_at is not None else None,
+        grace_s=min(grace_s, c.grace_s) if again else grace_s,
+        order=None if waiting else c.order,
+        # Counted from the new stop; an old one stands as it was.
+        cut_at=None if harder or not again else c.cut_at,
+        interrupted=False,
         attempts=0,
         retry_at=None,
         why=why,
@@ -66,7 +71,7 @@ def remove_requested(tx: Tx, e: RemoveRequested) -> OperationId:
     if earlier is not None:
         return earlier
     c = target(tx, e.actor, e.container)
-    why = "removed" if e.actor.uid == c.uid else f"removed by {e.actor.name}"
+    why = f"removed by {e.actor.name}"
     match c.phase:
         case Phase.CREATING:
             raise WrongPhase(f"cannot remove {c.name}: it is still being created", hint="try again in a moment")

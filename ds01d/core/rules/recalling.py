@@ -28,6 +28,8 @@ def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
     seen = next((p for p in e.permissions if p.key == c.key), None)
     listed = next((x for x in e.listed if x.engine_id == c.engine_id), None)
     rebooted = e.boot_id != tx.state.boot_id
+    # An engine that is not there, or came up after this run began, may have taken it down behind our back.
+    restarted = e.engine is None or (0 < c.started_at < e.engine.since)
     engine_id = c.engine_id
     if engine_id is None and seen is not None and not tx.state.containers.count("engine_id", seen.container_id):
         # A ledger older than its creation: the permission tells which container it is about.
@@ -43,7 +45,7 @@ def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
         look=engine_id is not None,
         permission=_permission(tx.state, c, a, seen),
         blocks=_blocks(c, a, seen),
-        interrupted=c.interrupted or (rebooted and c.phase is Phase.RUNNING),
+        interrupted=c.interrupted or ((rebooted or restarted) and c.phase is Phase.RUNNING),
         cgroup=None if rebooted else c.cgroup,
     )
     running = listed is not None and listed.status is EngineStatus.RUNNING
@@ -176,6 +178,8 @@ def orphan(tx: Tx, x: Listed) -> ContainerId | None:
     state = tx.state
     if state.containers.count("engine_id", x.engine_id) or not _labelled(state, x):
         return None
+    if x.name != f"{x.label_name}._.{x.label_uid}":
+        return None  # an image committed from a container of ours hands our labels on; the name it does not
     if x.label_key is None or state.containers.count("key", x.label_key):
         return None
     if x.status is not EngineStatus.CREATED or tx.now - x.created_at < ORPHAN_MIN_S:

@@ -6,13 +6,13 @@ Hints and listings only say where to look; a look moves the record, and none of 
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
-from ds01d.core.events import EngineAnswered, EngineSilent, Looked, Relisted
+from ds01d.core.events import EngineAnswered, EngineHinted, EngineSilent, Looked, Relisted
 from ds01d.core.moves import back_off, bind, fail, remove_when_free, run_ended, seen_running
 from ds01d.core.moves import engine_failure as failure_of
 from ds01d.core.state import State
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Allocation
-from ds01d.model.container import Container, Phase, Then
+from ds01d.model.container import Container, Permission, Phase, Then
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import ContainerId
 
@@ -33,6 +33,12 @@ def doubted(tx: Tx, container: ContainerId, *, at_once: bool = True) -> None:
         tx.change(c, look=True, retry_at=None if at_once else c.retry_at)
 
 
+def strange(tx: Tx, e: EngineHinted) -> None:
+    """A container that is not ours begins to run: what it names is asked for at once, not at the next interval."""
+    if e.action in _BEGINS:
+        tx.emit(do.Relist())
+
+
 def doubtful(state: State, e: Relisted) -> list[ContainerId]:
     """Where the listing and the ledger do not agree; what changed since it was asked for is skipped."""
     listed = {x.engine_id: x for x in e.containers}
@@ -51,6 +57,30 @@ def doubtful(state: State, e: Relisted) -> list[ContainerId]:
     return found
 
 
+def torn(state: State, e: Relisted) -> list[ContainerId]:
+    """Whose permission does not lie on disk as it was written, whoever took it away."""
+    if e.permissions is None:
+        return []
+    whole = {
+        (p.key, p.container_id, p.generation) for p in e.permissions if p.has_grant and p.has_spec and not p.trouble
+    }
+    return [
+        c.id
+        for c in state.containers
+        if c.permission is Permission.PRESENT
+        and c.order is None
+        and state.changed_at.get(c.id, 0) <= e.revision
+        and (c.key, c.engine_id, c.generation) not in whole
+    ]
+
+
+def write_again(tx: Tx, container: ContainerId) -> None:
+    """Its permission is completed as it was."""
+    c = tx.state.containers.get(container)
+    if c is not None:
+        tx.change(c, permission=Permission.UNSURE)
+
+
 def silent(tx: Tx, e: EngineSilent) -> None:
     """Nothing is concluded from silence; it is only noted since when."""
     sight = tx.state.sight
@@ -61,7 +91,9 @@ def silent(tx: Tx, e: EngineSilent) -> None:
 def answered(tx: Tx, e: EngineAnswered) -> None:
     """The engine is back, or another one is there in its place."""
     before = tx.state.sight.engine
-    tx.see(replace(tx.state.sight, engine=e.engine, silent_since=None, silent_why=""))
+    sight = tx.state.sight
+    heard_until = sight.silent_since if before is not None and e.restarted else sight.heard_until
+    tx.see(replace(sight, engine=e.engine, silent_since=None, silent_why="", heard_until=heard_until))
     if before is not None and before.name != e.engine.name:
         tx.emit(
             do.Alert(text=f"another engine answers ({e.engine.name}): it proves nothing about what {before.name} made")

@@ -116,7 +116,7 @@ def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
         if slot is not None and slot.drained is not None and slot.drained.startswith("lingering"):
             tx.put(tx.state.slots, slot.id, replace(slot, drained=None))
     freed(tx, a)
-    gone = look.status is EngineStatus.ABSENT or c.engine_gone
+    gone = look.status in {EngineStatus.ABSENT, EngineStatus.STRANGE}
     fields: dict[str, object] = {"attempts": 0, "retry_at": None, "engine_gone": False}
     if gone:
         fields |= {"phase": Phase.REMOVING, "engine_id": None}
@@ -179,7 +179,8 @@ def _lingering(tx: Tx, c: Container, a: Allocation, remains: str, *, known: bool
 def unblocked(tx: Tx, c: Container, look: Look) -> None:
     """Slots that a leftover permission named come free by the same proof."""
     stopped = {EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED}
-    proved = look.status in stopped and look.cgroup is CgroupStatus.EMPTY
+    gone = look.status is EngineStatus.STRANGE and c.engine_gone
+    proved = (look.status in stopped or gone) and look.cgroup is CgroupStatus.EMPTY
     if not proved or c.permission is Permission.UNSURE:
         tx.change(c, retry_at=tx.now + back_off(c.attempts), attempts=c.attempts + 1)
         return
@@ -187,4 +188,6 @@ def unblocked(tx: Tx, c: Container, look: Look) -> None:
     if remains is not None:
         tx.change(c, retry_at=tx.now + LINGERING_ASKED_S, why=f"waiting for proof: {remains}")
         return
-    tx.change(c, blocks=(), attempts=0, retry_at=None)
+    gone = gone or look.status is EngineStatus.ABSENT
+    engine_id = None if gone and c.phase is Phase.REMOVING else c.engine_id
+    tx.change(c, blocks=(), engine_id=engine_id, attempts=0, retry_at=None)

@@ -31,6 +31,9 @@ def requested(tx: Tx, e: StartRequested) -> OperationId:
             raise WrongPhase(
                 f"cannot start {c.name}: it is {c.phase}", hint=f"`container-why {c.name}` says what it waits for"
             )
+        case Phase.RUNNING if c.wants_gpu and a is None:
+            words = c.violation or "runs without an allocation"
+            raise WrongPhase(f"cannot start {c.name}: it {words}", hint=f"stop it first: `container-stop {c.name}`")
         case Phase.RUNNING | Phase.STARTING:
             pass
         case Phase.STOPPED:

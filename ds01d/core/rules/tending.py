@@ -7,13 +7,15 @@ from ds01d.core.events import Stumbled, ThawRequested
 from ds01d.core.moves import back_off, refuse_stranger
 from ds01d.core.tx import Tx
 from ds01d.model.container import Container, OrderName
-from ds01d.model.errors import Denied
+from ds01d.model.errors import Denied, WrongPhase
 from ds01d.model.ids import OperationId
 
 #: So many faults in a row set a record aside.
 FAULTS_MAX = 3
 #: The longest pause after a fault; seconds.
 PAUSE_MAX_S = 300.0
+#: What no look can tell the outcome of: only the call's own return does, or the daemon's death.
+_SETTLED_BY_RETURN = frozenset({OrderName.PERMIT, OrderName.WITHDRAW})
 
 
 def container_due(tx: Tx, c: Container) -> None:
@@ -35,7 +37,7 @@ def overdue(tx: Tx, c: Container) -> None:
     a stuck one would land after its slot was given on.
     """
     assert c.order is not None
-    if c.order.name in {OrderName.PERMIT, OrderName.WITHDRAW}:
+    if c.order.name in _SETTLED_BY_RETURN:
         tx.change(c, order=replace(c.order, uncertain=True))
     else:
         tx.change(c, order=None, look=True, attempts=c.attempts + 1)
@@ -58,13 +60,19 @@ def stumbled(tx: Tx, e: Stumbled) -> None:
         return
     faults = c.confused + 1
     frozen = faults >= FAULTS_MAX
+    pause_s = back_off(faults - 1, most=PAUSE_MAX_S)
+    # A write or a removal that is still under way must not be forgotten, or it lands after its slot was given on.
+    writing = c.order is not None and c.order.name in _SETTLED_BY_RETURN and c.order.id != e.answered
+    a = tx.state.allocation_of(c.id)
+    if a is not None and a.deadline is not None and a.deadline <= tx.now:
+        tx.claim(a, deadline=tx.now + pause_s)  # its end was what met the fault: it comes again
     tx.change(
         c,
         confused=faults,
         frozen=frozen,
-        order=None,
+        order=c.order if writing else None,
         look=c.engine_id is not None,
-        retry_at=tx.now + back_off(faults - 1, most=PAUSE_MAX_S),
+        retry_at=tx.now + pause_s,
         why=f"a fault of ours: {e.message}"[:200],
     )
     words = "set aside until `ds01ctl thaw`" if frozen else "looked at afresh"
@@ -76,5 +84,8 @@ def thawed(tx: Tx, e: ThawRequested) -> None:
     if not e.actor.operator:
         raise Denied("cannot thaw a record: only operators may")
     c = refuse_stranger(e.actor.uid, tx.state.containers.get(e.container), operator=True, name=str(e.container))
-    if c.frozen:
-        tx.change(c, frozen=False, confused=0, attempts=0, retry_at=None, look=c.engine_id is not None)
+    if not c.frozen:
+        raise WrongPhase(
+            f"cannot thaw {c.name}: its record was not set aside", hint="`ds01ctl status` names those that are"
+        )
+    tx.change(c, frozen=False, confused=0, attempts=0, retry_at=None, look=c.engine_id is not None)
