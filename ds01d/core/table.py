@@ -10,7 +10,7 @@ V = TypeVar("V")
 class Table(Generic[K, V]):
     """Records by id. Each index maps a word to the ids of the records that answer to it, in order of their coming."""
 
-    __slots__ = ("_buckets", "_indexes", "encoded", "name", "rows")
+    __slots__ = ("_buckets", "_functions", "_indexes", "_none", "_words", "encoded", "name", "rows")
 
     def __init__(self, name: str, indexes: Mapping[str, Callable[[V], tuple[Hashable, ...]]] | None = None) -> None:
         self.name = name
@@ -19,6 +19,10 @@ class Table(Generic[K, V]):
         self.encoded: dict[K, bytes] = {}
         self._indexes = dict(indexes or {})
         self._buckets: dict[str, dict[Hashable, dict[K, None]]] = {name: {} for name in self._indexes}
+        self._functions = tuple(self._indexes.values())
+        #: What each record answers to now, an index after the other.
+        self._words: dict[K, tuple[tuple[Hashable, ...], ...]] = {}
+        self._none: tuple[tuple[Hashable, ...], ...] = tuple(() for _ in self._indexes)
 
     def __iter__(self) -> Iterator[V]:
         return iter(self.rows.values())
@@ -51,23 +55,18 @@ class Table(Generic[K, V]):
     def store(self, key: K, record: V | None) -> V | None:
         """Store or delete, keep the indexes true, and give back what was there before. Only `Tx` calls this."""
         old = self.rows.get(key)
-        for name, words in self._indexes.items():
-            before = words(old) if old is not None else ()
-            after = words(record) if record is not None else ()
-            if before == after:
-                continue
-            buckets = self._buckets[name]
-            for word in before:
-                bucket = buckets[word]
-                del bucket[key]
-                if not bucket:
-                    del buckets[word]
-            for word in after:
-                buckets.setdefault(word, {})[key] = None
+        before = self._words.get(key, self._none)
+        after = self._none if record is None else tuple([words(record) for words in self._functions])
+        if before != after:
+            for buckets, gone, come in zip(self._buckets.values(), before, after, strict=True):
+                if gone != come:
+                    _move(buckets, key, gone, come)
         if record is None:
             self.rows.pop(key, None)
+            self._words.pop(key, None)
         else:
             self.rows[key] = record
+            self._words[key] = after
         return old
 
     def derived(self, index: str) -> dict[Hashable, set[K]]:
@@ -86,3 +85,15 @@ class Table(Generic[K, V]):
     def index_names(self) -> tuple[str, ...]:
         """The names of its indexes."""
         return tuple(self._indexes)
+
+
+def _move(
+    buckets: dict[Hashable, dict[K, None]], key: K, gone: tuple[Hashable, ...], come: tuple[Hashable, ...]
+) -> None:
+    for word in gone:
+        bucket = buckets[word]
+        del bucket[key]
+        if not bucket:
+            del buckets[word]
+    for word in come:
+        buckets.setdefault(word, {})[key] = None
