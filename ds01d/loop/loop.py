@@ -149,9 +149,20 @@ class Loop:
                 waiting.remove(ended)
             if not waiting:
                 self._waiting.pop(operation, None)
-        now = self._state.operations.get(operation)
-        unsaved = operation in self._unreleased
-        return msgspec.structs.replace(found, stage="waiting for the disk") if unsaved or now is None else now
+        return self._on_disk(self._state.operations.get(operation) or found)
+
+    def _on_disk(self, operation: Operation) -> Operation:
+        """An operation as it may be told: an end that no save holds yet is none."""
+        if operation.id not in self._unreleased:
+            return operation
+        return msgspec.structs.replace(
+            operation,
+            state=OperationState.PENDING,
+            stage="waiting for the disk",
+            finished_at=None,
+            failure=None,
+            outcome="",
+        )
 
     def watch(self) -> Watch:
         """Every line of the chronicle from here on."""
@@ -191,6 +202,8 @@ class Loop:
             self._take(event, reply)
         if self.unsaved_since is None:
             self._fire()
+        else:
+            self._tell_pending()
         if self._clock.now() - self._checked_at > CHECK_S:
             self._check()
         self._save()
@@ -347,8 +360,8 @@ class Loop:
             for effect in kept.effects:
                 self._perform(effect)
             if kept.reply is not None and not kept.reply.done():
-                asked = kept.operation
-                kept.reply.set_result(self._state.operations.get(asked) if asked is not None else None)
+                asked = self._state.operations.get(kept.operation) if kept.operation is not None else None
+                kept.reply.set_result(self._on_disk(asked) if asked is not None else None)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -220,6 +220,37 @@ async def test_a_save_that_hangs_counts_as_failing() -> None:
         assert isinstance(await caught, Operation)
 
 
+async def test_while_a_save_hangs_the_caller_in_between_is_told_that_it_goes_on() -> None:
+    async with a_bench() as b:
+        b.disk.automatic = False
+        caught = asyncio.ensure_future(b.loop.ask(b.create("one")))
+        await b.settle()
+        b.clock.at += 6.0
+
+        b.loop.post(ev.EngineSilent(reason="any event turns the loop"))
+        await b.settle()
+
+        assert caught.done()
+        assert isinstance(caught.exception(), Pending)
+
+
+async def test_an_end_that_is_not_on_disk_is_told_to_nobody() -> None:
+    async with a_bench() as b:
+        operation = await b.loop.ask(b.create())
+        assert isinstance(operation, Operation)
+        b.disk.automatic = False
+        await b.settle()
+        while b.state.operations.rows[operation.id].state is OperationState.PENDING:
+            if not b.disk.saves[-1].done():
+                b.disk.saves[-1].set_result(None)
+            await b.settle()
+
+        told = await b.loop.finished(operation.id, 0.0)
+
+        assert told.state is OperationState.PENDING
+        assert told.outcome == ""
+
+
 async def test_a_refusal_comes_at_once_and_is_written_down() -> None:
     async with a_bench() as b:
         await b.loop.ask(b.create())
