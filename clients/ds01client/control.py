@@ -21,6 +21,7 @@ from ds01client.options import (
     help_text,
     parse,
 )
+from ds01client.telling import told
 from ds01client.wire import (
     EXIT_UNREACHABLE,
     STRANGE,
@@ -84,6 +85,7 @@ RELEASE = Command(
         Option("--engine-gone", "", "the Docker that made it was replaced and will not come back", param="engine_gone"),
         DRY_RUN,
     ),
+    text="It is for operators. Your own you end with `container-stop NAME --release`.",
     examples=(("ds01ctl release thesis --user alice", "as an operator"),),
 )
 THAW = Command(
@@ -112,8 +114,18 @@ def main(_name: str, words: list[str]) -> int:
         return 0
     missing = [shown_as for shown_as, _ in command.operands if shown_as.lower() not in given.params]
     if missing:
-        raise UsageError(f"{missing[0]} is missing: {command.name} {missing[0]}")
+        _choose(command, given, missing[0].lower())
     return _run(verb, given)
+
+
+def _choose(command: Command, given: Given, param: str) -> None:
+    """Ask somebody at a terminal which container; anybody else is told what is missing."""
+    from ds01client.asking import at_terminal, choose_container  # noqa: PLC0415  # as below
+
+    if not at_terminal():
+        raise UsageError(f"{param.upper()} is missing: {command.name} {param.upper()}")
+    choose_container(command, given)
+    given.params[param] = given.params.pop("name")
 
 
 def _run(verb: str, given: Given) -> int:
@@ -140,7 +152,7 @@ def overview() -> str:
 def _unknown(verb: str) -> str:
     from difflib import get_close_matches  # noqa: PLC0415  # slow to import, and needed by mistakes only
 
-    near = get_close_matches(verb, VERBS, 1)
+    near = get_close_matches(verb, VERBS, 1, 0.7)
     return f"there is no {verb!r}; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(VERBS)}")
 
 
@@ -206,7 +218,7 @@ def _show(line: bytes, given: Given) -> None:
         return
     if not isinstance(event, dict) or not _wanted(event, given.params):
         return
-    write(1, line + b"\n" if given.has(JSON) else f"{_told(event)}\n".encode(errors="replace"))
+    write(1, line + b"\n" if given.has(JSON) else f"{told(event)}\n".encode(errors="replace"))
 
 
 def _wanted(event: dict[str, object], params: dict[str, object]) -> bool:
@@ -217,15 +229,3 @@ def _wanted(event: dict[str, object], params: dict[str, object]) -> bool:
         and params.get("container") in (None, container)
         and str(event.get("event_type", "")).startswith(str(params.get("type", "")))
     )
-
-
-def _told(event: dict[str, object]) -> str:
-    details = event.get("details")
-    facts = details.items() if isinstance(details, dict) else ()
-    words = [f"{k}={_fact(v)}" for k, v in facts if v not in (None, "", [])]
-    text = "  ".join([str(event[k]) for k in ("timestamp", "event_type", "user") if event.get(k)] + words)
-    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in text])
-
-
-def _fact(value: object) -> str:
-    return ",".join([str(v) for v in value]) if isinstance(value, list) else str(value)

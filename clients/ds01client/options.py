@@ -155,7 +155,7 @@ def _find(command: Command, flag: str) -> Option:
     from difflib import get_close_matches  # noqa: PLC0415  # slow to import, and needed by mistakes only
 
     known = [f for o in command.options for f in o.flags]
-    near = get_close_matches(flag, known, 1)
+    near = get_close_matches(flag, known, 1, 0.75)
     raise UsageError(f"there is no option {flag}" + (f"; did you mean {near[0]}?" if near else ""))
 
 

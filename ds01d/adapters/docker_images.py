@@ -20,7 +20,7 @@ class EngineImages:
         try:
             return tuple(image for image in await self._engine.images() if image.owner in (None, uid))
         except (EngineError, Unreadable) as error:
-            hint = "systemctl status docker tells an operator why"
+            hint = "it may be down or restarting: `systemctl status docker` tells an operator why"
             return Failure(kind="engine", message=f"cannot list the images: {error}", hint=hint)
 
     async def nearest(self, image: str, uid: Uid) -> tuple[str, ...]:

@@ -67,13 +67,13 @@ class Operator:
 
     words = "operators"
 
+    def __init__(self, instead: str = "operators are root and the members of the group ds01-admin") -> None:
+        self._instead = instead
+
     def admit(self, actor: Actor, wish: msgspec.Struct) -> None:  # noqa: ARG002  # the shape of every rule
         """Refuse who is no operator."""
         if not actor.operator:
-            raise Denied(
-                f"cannot do this as {actor.name}: it is for operators",
-                hint="operators are root and the members of the group ds01-admin",
-            )
+            raise Denied(f"cannot do this as {actor.name}: it is for operators", hint=self._instead)
 
 
 def _for_whom(actor: Actor, wish: msgspec.Struct) -> None:
@@ -91,3 +91,5 @@ SELF = Self()
 OWNER = Owner()
 EVERYBODYS = Everybodys()
 OPERATOR = Operator()
+#: For operators, where others have a way of their own.
+RELEASER = Operator("end a hold of your own with `container-stop NAME --release`")

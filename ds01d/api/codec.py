@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ds01d.api.params import FORMS
+
 #: JSON-RPC 2.0's own numbers for protocol faults.
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -72,10 +74,13 @@ def convert(value: object, to: type[S]) -> S:
     except msgspec.ValidationError as e:
         what, _, place = str(e).partition(" - at ")
         path = place.strip("`").replace("$", "params", 1) if place else "params"
+        # A pattern is for programs.
+        said = next((f"expected {words}" for pattern, words in FORMS.items() if repr(pattern) in what), None)
+        meant = said or _lower(what).replace("`", "")
         raise Fault(
             INVALID_PARAMS,
             "invalid_params",
-            f"cannot take {path}: {_lower(what).replace('`', '')}",
+            f"cannot take {path}: {meant}",
             _known(to) if "field" in what else "",
         ) from None
 

@@ -7,6 +7,9 @@ from ds01d.model.ids import Uid
 from ds01d.model.image import Image, own_reference, owner_of, shown
 
 _SHOWN_MAX = 12
+#: Nothing is pulled for users.
+_MORE = "an operator can add others with `docker pull`"
+_NONE = f"there are none yet; {_MORE}"
 
 
 def usable(images: tuple[Image, ...], uid: Uid) -> tuple[Image, ...]:
@@ -24,7 +27,7 @@ def resolve(wanted: str | None, name: str, images: tuple[Image, ...], uid: Uid, 
         if default is None:
             raise Invalid(
                 f"cannot tell which image {name} is to be made from: you have none called {name}-image",
-                hint=_list(there) or "make one with `image-create`",
+                hint=_list(there) or _NONE,
             )
         wanted = default
     for candidate in _meanings(wanted, uid):
@@ -44,8 +47,8 @@ def _near(wanted: str, there: set[str]) -> str:
     names = {shown(r): r for r in there}
     near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4)
     if near:
-        return f"did you mean {' or '.join(near)}? `image-create` makes a new one"
-    return _list(there) or "make one with `image-create`"
+        return f"did you mean {' or '.join(near)}? {_MORE}"
+    return _list(there) or _NONE
 
 
 def _list(there: set[str]) -> str:
@@ -53,4 +56,4 @@ def _list(there: set[str]) -> str:
         return ""
     names = sorted({shown(r) for r in there})
     more = f" and {len(names) - _SHOWN_MAX} more" if len(names) > _SHOWN_MAX else ""
-    return f"there are {', '.join(names[:_SHOWN_MAX])}{more}; `image-create` makes a new one"
+    return f"there are {', '.join(names[:_SHOWN_MAX])}{more}; {_MORE}"

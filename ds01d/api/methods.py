@@ -1,6 +1,6 @@
 """The whole surface in one table: name, parameters, result, who may call, what it may refuse with, where it runs."""
 
-from ds01d.api.access import ANYONE, EVERYBODYS, OPERATOR, OWNER, SELF
+from ds01d.api.access import ANYONE, EVERYBODYS, OPERATOR, OWNER, RELEASER, SELF
 from ds01d.api.handlers import container, creating, machine, operation, shells, system
 from ds01d.api.method import Method
 from ds01d.api.openrpc import discover
@@ -39,7 +39,7 @@ _WORK: tuple[Method, ...] = (
     Method("container.stop", container.StopParams, container.Outcome, OWNER, _CHANGE, container.stop),
     Method("container.remove", container.RemoveParams, container.Outcome, OWNER, _CHANGE, container.remove),
     # Owners end their own hold with a stop that releases; this one also takes the word that an engine is gone.
-    Method("container.release", container.ReleaseParams, container.Outcome, OPERATOR, _CHANGE, container.release),
+    Method("container.release", container.ReleaseParams, container.Outcome, RELEASER, _CHANGE, container.release),
     # Three faults of ours stand behind a frozen record: whoever takes it up again should have read them.
     Method("container.thaw", container.WhichParams, container.Outcome, OPERATOR, _CHANGE, container.thaw),
     Method("container.list", container.ListParams, container.ContainerList, EVERYBODYS, (), container.list_),

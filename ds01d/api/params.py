@@ -14,13 +14,22 @@ class Nothing(Params, frozen=True, kw_only=True):
     """No parameters."""
 
 
+_TEXT = r"^[^\x00-\x1f\x7f]*$"
+_ID = r"^[A-Za-z0-9_.:-]*$"
+_SIZE = r"^[0-9]{1,6}(\.[0-9]{1,3})?[kKmMgGtT]i?[bB]?$"
+#: What each pattern means, for people.
+FORMS = {
+    _TEXT: "text without control characters",
+    _ID: "letters, digits and the signs _ . : - only",
+    _SIZE: "a size such as 20g or 512M",
+}
 #: A container's, a user's, an image's name. What may be in it, the rule for it judges.
-Word = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Word = Annotated[str, Meta(min_length=1, max_length=255, pattern=_TEXT)]
 #: An id that we gave out before.
-Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:-]*$")]
-DirectoryPath = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Id = Annotated[str, Meta(min_length=1, max_length=128, pattern=_ID)]
+DirectoryPath = Annotated[str, Meta(min_length=1, max_length=4096, pattern=_TEXT)]
 #: As people write it: `20g`, `512M`.
-Size = Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})?[kKmMgGtT]i?[bB]?$", description="a size such as 20g")]
+Size = Annotated[str, Meta(pattern=_SIZE, description="a size such as 20g")]
 Seconds = Annotated[float, Meta(ge=0, le=86400)]
 #: How long a caller is kept waiting, at most.
 Patience = Annotated[float, Meta(ge=0, le=600, description="how long to wait for the end; 0: answer at once")]

@@ -16,8 +16,8 @@ class StillGoing(Pending):
         super().__init__(
             f"cannot say yet what came of it: the {operation.verb} of {operation.container_name} goes on"
             f" as operation {operation.id}{f' ({operation.stage})' if operation.stage else ''}",
-            hint=f"`container-why {operation.container_name}` says how far it is;"
-            f" operation.wait with the id {operation.id} waits for its end",
+            hint=f"it goes on by itself, and `container-why {operation.container_name}` says how far it is;"
+            f" programs wait with operation.wait and the id {operation.id}",
         )
         self.operation = operation.id
 

@@ -20,7 +20,7 @@ TABLE: dict[str, tuple[dict[str, object], tuple[str, str, str, str]]] = {
     "container.stop": ({"name": "vision", "user": "alice"}, (OK, "denied", OK, OK)),
     "container.remove": ({"name": "atelier", "user": "alice"}, (OK, "denied", OK, OK)),
     "container.release": ({"name": "atelier", "user": "alice"}, ("denied", "denied", OK, OK)),
-    "container.thaw": ({"name": "vision", "user": "alice"}, ("denied", "denied", OK, OK)),
+    "container.thaw": ({"name": "vision", "user": "alice"}, ("denied", "denied", "wrong_phase", "wrong_phase")),
     "container.list": ({"all": True}, ("denied", "denied", OK, OK)),
     "container.left": ({"name": "vision", "user": "alice"}, (OK, "denied", OK, OK)),
     "container.why": ({"name": "vision", "user": "alice"}, (OK, "denied", OK, OK)),

@@ -10,7 +10,7 @@ from tests.clients.daemon import FakeDaemon, environment
 
 EVENTS = [
     {"timestamp": "2026-11-20T14:20:00Z", "event_type": "gpu.allocated", "user": "alice",
-     "details": {"container": "thesis", "slots": ["0:1", "0:2"], "why": None}},
+     "details": {"container": "thesis", "slots": ["0:1", "0:2"], "gpueq": 2 / 7, "until": 1795186200.25, "why": "asked"}},
     {"timestamp": "2026-11-20T14:21:00Z", "event_type": "container.started", "user": "bob",
      "details": {"container": "vision", "trap": "\x1b[2J"}},
 ]  # fmt: skip
@@ -41,10 +41,11 @@ def lines(process: "subprocess.Popen[str]", count: int) -> list[str]:
 
 def test_events_are_shown_in_a_line_each_and_nothing_in_them_moves_the_terminal(daemon: FakeDaemon) -> None:
     with following(daemon) as process:
-        assert lines(process, 2) == [
-            "2026-11-20T14:20:00Z  gpu.allocated  alice  container=thesis  slots=0:1,0:2\n",
-            "2026-11-20T14:21:00Z  container.started  bob  container=vision  trap=\\x1b[2J\n",
-        ]
+        first, second = lines(process, 2)
+        assert first.split() == (
+            "2026-11-20 14:20:00 gpu.allocated alice thesis GPU 0:1,0:2, until 2026-11-20 14:50: asked".split()
+        )
+        assert second == "2026-11-20 14:21:00  container.started    bob       vision        trap \\x1b[2J\n"
 
     assert daemon.asked[0].line == "GET /events HTTP/1.1"
 

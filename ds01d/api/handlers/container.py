@@ -185,7 +185,7 @@ async def left(desk: Desk, caller: Caller, wish: WhichParams) -> Outcome:
 async def why(desk: Desk, caller: Caller, wish: WhichParams) -> WhyView:
     """Say why a container is as it is, what will happen to it, and what can be done."""
     state = desk.mind.state
-    return containers.why(state, people.container(state, caller.actor, wish.name, wish.user))
+    return containers.why(state, people.container(state, caller.actor, wish.name, wish.user), caller.actor)
 
 
 def shown(desk: Desk, container: ContainerId) -> ContainerView | None:

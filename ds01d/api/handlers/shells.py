@@ -119,6 +119,5 @@ async def _mine(desk: Desk, caller: Caller, exec_id: str) -> ExecResult:
 
 def _runs(c: Container) -> None:
     if c.phase is not Phase.RUNNING or c.engine_id is None:
-        raise WrongPhase(
-            f"cannot open a shell in {c.name}: it is {c.phase}", hint=f"start it with `container-run {c.name}`"
-        )
+        way_on = f"start it with `container-run {c.name}`" if c.phase is Phase.STOPPED else "try again in a moment"
+        raise WrongPhase(f"cannot open a shell in {c.name}: it is {c.phase}", hint=way_on)

@@ -170,5 +170,5 @@ def _now(desk: Desk, actor: Actor, wish: StoryParams) -> tuple[str, ...]:
     for c in state.containers:
         known = actor.operator or c.uid == actor.uid
         if known and wish.thing in {c.name, c.id} and wish.user in {None, c.user}:
-            said += [f"{c.name} of {c.user}: {reason}" for reason in containers.why(state, c).reasons]
+            said += [f"{c.name} of {c.user}: {reason}" for reason in containers.why(state, c, actor).reasons]
     return tuple(said)

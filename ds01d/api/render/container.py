@@ -122,14 +122,29 @@ def _stopped(o: Outcome, name: str, whose: str, slots: str, page: Page) -> str:
 def why(w: WhyView, page: Page) -> str:
     """Reasons, deadlines, and ways on."""
     c = w.container
-    lines = [f"{clean(c.name)}: {page.paint(_COLOURS.get(c.status.value, 'bold'), c.status.value)}"]
-    lines += [f"  {clean(reason)}" for reason in w.reasons]
+    lines = [f"{clean(c.name)}: {page.paint(_COLOURS.get(c.status.value, 'bold'), c.status.value)}{_since(c, page)}"]
+    lines += [f"  {_by_whom(clean(reason), page)}" for reason in w.reasons]
     for deadline in w.deadlines:
         when = page.moment(deadline.at) if deadline.at is not None else "never"
         lines.append(f"  {when}: {clean(deadline.what)}")
     if w.next_steps:
         lines.append("you can: " + "  or  ".join([clean(step) for step in w.next_steps]))
     return "\n".join(lines) + "\n"
+
+
+def _since(c: ContainerView, page: Page) -> str:
+    at = {
+        ContainerStatus.CREATED: c.created_at,
+        ContainerStatus.RUNNING: c.started_at,
+        ContainerStatus.STOPPED: c.finished_at,
+        ContainerStatus.PARKED: c.finished_at or c.created_at,
+    }.get(c.status)
+    word = "at" if c.status is ContainerStatus.CREATED else "since"
+    return f" {word} {page.moment(at)}" if at else ""
+
+
+def _by_whom(reason: str, page: Page) -> str:
+    return f"{reason.removesuffix(page.me)}you" if reason.endswith(f" by {page.me}") else reason
 
 
 def operation(o: OperationView, page: Page) -> str:

@@ -4,9 +4,8 @@ from ds01d.api.handlers.container import ContainerList
 from ds01d.api.handlers.machine import AllocationList, GpuList, ImageList
 from ds01d.api.handlers.operation import OperationList
 from ds01d.api.handlers.system import Events, MachineStatus, Story, Version
-from ds01d.api.render import container
+from ds01d.api.render import container, past
 from ds01d.api.render.page import Page, clean, size, table
-from ds01d.core.views.chronicle import EventView
 from ds01d.core.views.machine import Notice, Share
 from ds01d.core.views.slots import AllocationView, SlotState, SlotView
 
@@ -29,7 +28,7 @@ _FRESH_S = 10.0
 
 def status(s: MachineStatus, page: Page) -> str:
     """The machine, then what the reader has of it."""
-    parts = [notices(s.notices, page), _slots(s.slots, page), share(s.share)]
+    parts = [notices(s.notices, page), _slots(s.slots, page), share(s.share) if s.share.user != "root" else ""]
     if s.containers:
         own = ContainerList(containers=s.containers)
         parts.append(container.listing(own, page))
@@ -50,7 +49,7 @@ def notices(found: tuple[Notice, ...], page: Page) -> str:
     lines = []
     for n in found:
         since = f", since {page.moment(n.since)}" if n.since is not None else ""
-        lines.append(page.paint("red", f"{n.severity}: {clean(n.text)}{since}"))
+        lines.append(page.paint("red", f"{n.severity}{since}: {clean(n.text)}"))
     return "".join([f"{line}\n" for line in lines])
 
 
@@ -64,7 +63,9 @@ def _slots(slots: tuple[SlotView, ...], page: Page) -> str:
 def _slot(s: SlotView, page: Page) -> list[str]:
     when = page.moment(s.until) if s.until is not None else "no end" if s.for_ever else ""
     kind = s.profile or s.gpu_name
-    return [s.slot, kind, size(s.memory_mib), s.state.value, s.user or "", s.container or "", when, s.reason]
+    # Why nothing can be seen is said once, above.
+    note = "" if s.state is SlotState.UNSEEN else s.reason
+    return [s.slot, kind, size(s.memory_mib), s.state.value, s.user or "", s.container or "", when, note]
 
 
 def share(s: Share) -> str:
@@ -93,7 +94,7 @@ def _allocation(v: AllocationView, page: Page) -> list[str]:
 def images(i: ImageList, page: Page) -> str:
     """Images, one's own first."""
     if not i.images:
-        return "no images; make one with image-create\n"
+        return "no images; an operator can add some with docker pull\n"
     rows = [
         [v.name, "yours" if v.own else "local", size(v.size_bytes // 2**20) if v.size_bytes else ""] for v in i.images
     ]
@@ -111,13 +112,15 @@ def events(e: Events, page: Page) -> str:
     """What happened, a line each, or the counts."""
     if e.counts is not None:
         return table(page, ["COUNT", "EVENT"], [[str(n), name] for name, n in e.counts.items()], {})
-    return _lines(e.events) or "nothing happened\n"
+    return past.lines(e.events, page) or "nothing happened\n"
 
 
 def story(s: Story, page: Page) -> str:
     """How it came to be, then how it is."""
     now = "".join([f"{page.paint('bold', 'now')}  {clean(line)}\n" for line in s.now])
-    return (_lines(s.events) or f"nothing is written down about {clean(s.thing)}\n") + now
+    if not s.events and not now:
+        return f"nothing is written down about {clean(s.thing)}; container-list and ds01ctl gpus name what there is\n"
+    return past.lines(s.events, page) + now
 
 
 def version(v: Version, _page: Page) -> str:
@@ -125,20 +128,6 @@ def version(v: Version, _page: Page) -> str:
     beside = [f"engine {clean(v.engine)}"] if v.engine else []
     beside += [f"driver {clean(v.driver)}"] if v.driver else []
     return f"ds01d {v.version}{' (' + ', '.join(beside) + ')' if beside else ''}\n"
-
-
-def _lines(events: tuple[EventView, ...]) -> str:
-    return "".join([f"{e.timestamp}  {_event(e)}\n" for e in events])
-
-
-def _event(e: EventView) -> str:
-    facts = "  ".join([f"{k}={_fact(v)}" for k, v in e.details.items() if v not in (None, "", [], ())])
-    who = f"  {e.user}" if e.user else ""
-    return clean(f"{e.event_type}{who}  {facts}".rstrip())
-
-
-def _fact(value: object) -> str:
-    return ",".join(str(v) for v in value) if isinstance(value, list | tuple) else str(value)
 
 
 def _of(have: int, most: int | None) -> str:

@@ -33,9 +33,13 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
     def moment(self, at: float) -> str:
         """`14:30 (in 12 min)`; with the date when it is not today, on this host's clock."""
+        return f"{self.clock(at)} ({self.away(at)})"
+
+    def clock(self, at: float, *, seconds: bool = False) -> str:
+        """`14:30`, or `14:30:05`; with the date when it is not today, on this host's clock."""
         then, today = _local(at), _local(self.now)
-        clock = then.strftime("%H:%M") if then.date() == today.date() else then.strftime("%Y-%m-%d %H:%M")
-        return f"{clock} ({self.away(at)})"
+        form = "%H:%M:%S" if seconds else "%H:%M"
+        return then.strftime(form if then.date() == today.date() else f"%Y-%m-%d {form}")
 
     def away(self, at: float) -> str:
         """`in 12 min`, `3 h ago`."""

@@ -27,7 +27,7 @@ def visible(line: EventLine, actor: Actor) -> EventView | None:
     """The line as this reader may see it, or None: it is not for him."""
     if actor.operator or (line.user is not None and line.user == actor.name):
         return _view(line, line.user, line.source, line.details)
-    if line.event_type.startswith("gpu."):
+    if line.event_type.startswith("gpu.") and line.event_type != "gpu.rejected":
         return _view(line, None, "ds01d", {k: v for k, v in line.details.items() if k in _OF_SLOTS})
     return None
 

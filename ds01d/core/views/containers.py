@@ -6,6 +6,7 @@ import msgspec
 
 from ds01d.core.state import State
 from ds01d.core.views.slots import for_ever, names_of, until
+from ds01d.model.actor import Actor
 from ds01d.model.allocation import Allocation, Claim
 from ds01d.model.container import Container, Phase
 from ds01d.model.ids import Uid
@@ -118,7 +119,7 @@ def status(c: Container, a: Allocation | None) -> ContainerStatus:
     return ContainerStatus.STOPPED if c.started_at else ContainerStatus.CREATED
 
 
-def why(state: State, c: Container) -> WhyView:
+def why(state: State, c: Container, actor: Actor) -> WhyView:
     """Reasons, deadlines and ways on, in words."""
     a = state.allocation_of(c.id)
     shown_as = view(state, c)
@@ -126,7 +127,7 @@ def why(state: State, c: Container) -> WhyView:
         container=shown_as,
         reasons=_reasons(state, c, a),
         deadlines=_deadlines(c, a),
-        next_steps=_next_steps(c, shown_as.status, a),
+        next_steps=_next_steps(c, shown_as.status, a, actor),
     )
 
 
@@ -138,16 +139,19 @@ def _notes(c: Container, a: Allocation | None) -> tuple[str, ...]:
         notes.append(a.lingering)
     if c.stray:
         notes.append("not made through a request that is on record")
-    return tuple([n for n in notes if n])
+    return tuple(["; ".join(n.splitlines()) for n in notes if n])
 
 
 def _reasons(state: State, c: Container, a: Allocation | None) -> tuple[str, ...]:
-    said = [c.why] if c.why and c.why != status(c, a).value else []
+    word = status(c, a).value
+    said = [c.why.removeprefix(f"{word}: ")] if c.why and c.why != word else []
     if c.frozen:
         said.append("its record was set aside after three faults of ours; an operator can take it up again")
     if a is not None:
         slots = ",".join(names_of(state, a.slots))
         said.append(_CLAIM_WORDS[a.claim].format(slots=slots))
+        if a.claim is Claim.RELEASING and state.sight.blind is not None:
+            said.append(f"that has to wait while the GPUs cannot be seen: {state.sight.blind}")
     elif c.wants_gpu:
         said.append("it holds no GPU; the next start asks for one anew")
     else:
@@ -180,14 +184,15 @@ def _deadlines(c: Container, a: Allocation | None) -> tuple[Deadline, ...]:
     return tuple(found)
 
 
-def _next_steps(c: Container, word: ContainerStatus, a: Allocation | None) -> tuple[str, ...]:
+def _next_steps(c: Container, word: ContainerStatus, a: Allocation | None, actor: Actor) -> tuple[str, ...]:
+    name = c.name if c.uid == actor.uid else f"{c.name} --user {c.user}"
     match word:
         case ContainerStatus.RUNNING:
-            return (f"container-run {c.name}", f"container-stop {c.name}")
+            return (f"container-run {name}", f"container-stop {name}")
         case ContainerStatus.CREATED | ContainerStatus.STOPPED if a is not None:
-            return (f"container-run {c.name}", f"container-stop {c.name} --release")
+            return (f"container-run {name}", f"container-stop {name} --release")
         case ContainerStatus.CREATED | ContainerStatus.STOPPED | ContainerStatus.PARKED:
-            return (f"container-run {c.name}", f"container-cleanup {c.name}")
+            return (f"container-run {name}", f"container-cleanup {name}")
         case ContainerStatus.FROZEN:
             return (f"ds01ctl thaw {c.name} --user {c.user}",)
         case _:

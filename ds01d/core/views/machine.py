@@ -50,10 +50,14 @@ def notices(state: State, actor: Actor, *, unsaved_since: float | None) -> tuple
     elif sight.engine is not None and not sight.engine.cdi:
         found.append(_warning("the engine reads no CDI specs: slots stay with a container until it is removed"))
     if sight.blind is not None:
-        found.append(_warning(f"cannot see the GPUs: {sight.blind}; none is given meanwhile", sight.seen_at))
-    if state.policy.complaint is not None:
-        found.append(_warning(f"the policy in force is not the one on disk: {state.policy.complaint}"))
+        found.append(
+            _warning(f"cannot see the GPUs: {sight.blind}; none is given or taken back meanwhile", sight.seen_at)
+        )
     if actor.operator:
+        if state.policy.complaint is not None:
+            found.append(
+                _warning(f"the policy on disk has a mistake, the one before it holds: {state.policy.complaint}")
+            )
         found += [
             _warning(f"{c.name} of {c.user} is frozen: {c.why}; `ds01ctl thaw {c.name} --user {c.user}`")
             for c in state.containers
