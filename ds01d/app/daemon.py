@@ -291,8 +291,7 @@ def main() -> int:
     except StateFileError as error:
         log.error("state.refused", error=str(error))
         return EXIT_HOPELESS
-    finally:
-        store.unlock()
+    # The lock goes with the process and not before: a write that hangs in the kernel may still land until then.
     return 0
 
 

@@ -16,6 +16,7 @@ from ds01d.adapters.sessions import Sessions
 from ds01d.adapters.store import Empty, Loaded, Snapshot, Store
 from ds01d.adapters.store import Unreadable as NoState
 from ds01d.adapters.systemd import Inherited
+from ds01d.core.laws import LawBroken, check
 from ds01d.core.snapshot import load
 from ds01d.core.state import State
 from ds01d.core.views.metadata import metadata_of
@@ -63,13 +64,21 @@ def recalled_state(found: Loaded | Empty | NoState, boot_id: str) -> tuple[State
             return State(lineage=fresh, boot_id=boot_id), None
         case Loaded():
             lineage = fresh if found.fell_back else found.lineage
-            state = load(
-                found.state,
-                lineage=lineage,
-                written_by=found.lineage,
-                boot_id=found.boot_id,
-                revision=found.revision,
-            )
+            try:
+                state = load(
+                    found.state,
+                    lineage=lineage,
+                    written_by=found.lineage,
+                    boot_id=found.boot_id,
+                    revision=found.revision,
+                )
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                return State(lineage=fresh, boot_id=boot_id), f"the saved state cannot be read: {error}"
+            try:
+                check(state)
+            except LawBroken as broken:
+                # Only what it is about stands still: no change that touches it is let through.
+                log.error("state.unlawful", error=str(broken), do="report this, with the file gpu-state.json")
             return state, None
         case NoState():
             return State(lineage=fresh, boot_id=boot_id), f"the saved state cannot be read: {found.reason}"
