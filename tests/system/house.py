@@ -78,7 +78,7 @@ class House:
         try:
             until(f"{name} is {status}", lambda: self.list(user).get(name, {}).get("status") == status, timeout)
         except TimeoutError as error:
-            error.add_note(f"{self.list(user).get(name)}\n{self.server.journal()[-3000:]}")
+            error.add_note(f"{self.list(user).get(name)}\n{self.said()}")
             raise
         return self.of(user, name)
 
@@ -91,9 +91,14 @@ class House:
         try:
             until(f"{slot} is {state}", lambda: self.slots()[slot]["state"] == state, timeout)
         except TimeoutError as error:
-            error.add_note(f"{self.slots()[slot]}\n{self.server.journal()[-3000:]}")
+            error.add_note(f"{self.slots()[slot]}\n{self.said()}")
             raise
         return self.slots()[slot]
+
+    def said(self) -> str:
+        """What the daemon wrote last, without what it was asked."""
+        lines = [line for line in self.server.journal().splitlines() if '"rpc.answered"' not in line]
+        return "\n".join(lines[-40:])
 
     def slots(self) -> dict[str, dict[str, Any]]:
         """Every slot by name, as an operator sees it."""
