@@ -59,7 +59,11 @@ def test_a_refused_request_leaves_every_byte_as_it_was(what: str, ask: Callable[
 DRY: list[tuple[str, Callable[[World], Outcome], str]] = [
     ("create", lambda w: w.ask_create("bob", "d", dry_run=True), "would create d on GPU"),
     ("start", lambda w: w.ask_start(w.named("alice", "c"), dry_run=True), "would start c on GPU 0"),
-    ("stop", lambda w: w.ask_stop(w.named("alice", "c"), release=True, dry_run=True), "would park c, and give back GPU 0"),
+    (
+        "stop",
+        lambda w: w.ask_stop(w.named("alice", "c"), release=True, dry_run=True),
+        "would park c, and give back GPU 0",
+    ),
     ("remove", lambda w: w.ask_remove(w.named("alice", "c"), dry_run=True), "would remove c, and give back GPU 0"),
 ]
 
