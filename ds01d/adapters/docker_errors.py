@@ -30,6 +30,8 @@ _UNKNOWN: Final = re.compile(r"(?::\s*unknown)+\s*$")
 _CHARS_MAX: Final = 500
 
 _STALE_TASK: Final = ("id already exists", "already exists: unknown", "task already exists", "container with id exists")
+#: The directory of a task whose engine died before its runtime answered (seen on 26.1.5 with a hook that hung).
+_STALE_DIRECTORY: Final = re.compile(r"mkdir \S*/io\.containerd\.runtime\.\S+: file exists")
 
 
 def readable(message: str) -> str:
@@ -52,4 +54,4 @@ def permission_lags(message: str) -> bool:
 def task_left_over(message: str) -> bool:
     """Whether an engine that died in the middle of a start left something behind that refuses the next one."""
     text = message.lower()
-    return any(sign in text for sign in _STALE_TASK)
+    return any(sign in text for sign in _STALE_TASK) or _STALE_DIRECTORY.search(text) is not None

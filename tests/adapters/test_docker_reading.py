@@ -163,4 +163,7 @@ def test_only_a_view_that_runs_behind_is_called_so() -> None:
 def test_what_a_dead_start_left_behind_is_recognised() -> None:
     assert task_left_over(f"{RUNC}container with id exists: {FULL_ID}")
     assert task_left_over("task 1: already exists: unknown")
+    task = f"/run/containerd/io.containerd.runtime.v2.task/moby/{FULL_ID}"
+    assert task_left_over(f"failed to start shim: mkdir {task}: file exists: unknown")
+    assert not task_left_over("mkdir /home/alice/workspace: file exists")
     assert not task_left_over("no space left on device")
