@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -20,11 +20,12 @@ from ds01d.adapters.docker import DockerEngine, EngineError, status_when_absent
 from ds01d.adapters.docker_process import EngineProcess
 from ds01d.adapters.docker_reading import InspectSeen, Unreadable
 from ds01d.adapters.engine_slots import slot_seen
+from ds01d.adapters.eyes import Poller
 from ds01d.adapters.procfs import Procfs
 from ds01d.core.effects import LookAt
 from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, Look, SlotSeen
 from ds01d.model.ids import ContainerId, EngineId, OrderId
-from ds01d.model.probe import Blind, Picture
+from ds01d.model.probe import Blind
 
 #: A container may have many processes; a ghost is proved by any of them, and a new look follows every kill.
 HELD_MAX: Final = 256
@@ -34,13 +35,6 @@ GONE_S: Final = 3.0
 HOLDERS_MAX: Final = 64
 
 _NOT_RUNNING: Final = (EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED)
-
-
-class Poller(Protocol):
-    """Whoever can look at the driver now."""
-
-    async def poll(self) -> Picture | Blind:
-        """Look; the answer began after the call."""
 
 
 class Ghosts:

@@ -4,11 +4,12 @@ Processes of the system's own GPU services are left out here, once, for the inve
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 import msgspec
 
-from ds01d.adapters.nvml.probe import Probe
 from ds01d.adapters.procfs import Process, Procfs
 from ds01d.core.events import Blinded, Event, Probed
 from ds01d.model.facts import GpuProcess
@@ -17,13 +18,27 @@ from ds01d.model.ids import EngineId, GpuUuid, SlotId, Uid
 from ds01d.model.permission import SlotDevice
 from ds01d.model.probe import Blind, GpuSeen, Picture
 
+#: Slots are given by a picture that is younger than so many polls.
+POLLS_GOOD: Final = 2
+#: A request waits so long (seconds) for one, and looks are so far apart meanwhile.
+FRESH_WAIT_S: Final = 5.0
+AGAIN_S: Final = 0.5
+
+
+class Poller(Protocol):
+    """Whoever can look at the driver now."""
+
+    async def poll(self) -> Picture | Blind:
+        """Look; the answer began after the call."""
+        ...
+
 
 class Eyes:
     """The probe's pictures without the system's own services; `name_of` gives a uid's name where it is known."""
 
     def __init__(
         self,
-        probe: Probe,
+        probe: Poller,
         procfs: Procfs,
         *,
         post: Callable[[Event], None],
@@ -36,6 +51,10 @@ class Eyes:
         self._name_of = name_of
         self._interval_s = interval_s
         self._devices: dict[SlotId, SlotDevice] = {}
+        #: When the last good picture was posted, by the event loop's clock.
+        self._posted_at: float | None = None
+        self._waiting = 0
+        self._wanted, self._came = asyncio.Event(), asyncio.Event()
 
     @property
     def devices(self) -> Mapping[SlotId, SlotDevice]:
@@ -43,18 +62,46 @@ class Eyes:
         return self._devices
 
     async def run(self) -> None:
-        """Post a picture at each interval, until cancelled."""
+        """Post a picture at each interval, and at once where somebody waits for one, until cancelled."""
         while True:
-            await asyncio.sleep(self._interval_s)
+            pause_s = min(AGAIN_S, self._interval_s) if self._waiting else self._interval_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wanted.wait()
+            self._wanted.clear()
             await self.observe()
+
+    async def fresh(self) -> None:
+        """Return when there is a picture to give slots by, or when it was waited for long enough."""
+        if self._young():
+            return
+        self._waiting += 1
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(FRESH_WAIT_S):
+                while not self._young():
+                    self._came.clear()
+                    await self._came.wait()
+        except TimeoutError:
+            pass  # whoever decides says that the GPUs cannot be seen, and why
+        finally:
+            self._waiting -= 1
+
+    def _young(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return self._posted_at is not None and now - self._posted_at < POLLS_GOOD * self._interval_s
 
     async def observe(self) -> None:
         """Look once, and post what was seen."""
         picture = await self.poll()
         if isinstance(picture, Blind):
             self._post(Blinded(reason=picture.reason))
+            self._posted_at = None
         else:
-            self._post(Probed(picture=picture, processes=tuple(self._attributed(picture))))
+            processes = tuple(self._attributed(picture))
+            self._post(Probed(picture=picture, processes=processes, good_for_s=POLLS_GOOD * self._interval_s))
+            self._posted_at = asyncio.get_running_loop().time()
+            self._came.set()
 
     async def poll(self) -> Picture | Blind:
         """A picture that was begun after this call."""

@@ -46,7 +46,15 @@ from ds01d.api.server import Server
 from ds01d.api.shells import ShellDoor
 from ds01d.api.throttle import Limits, Throttle
 from ds01d.app.joints import Notes, Places, StateSaver, recalled_state, sockets
-from ds01d.core.events import ConfigLoaded, Event, RealityObserved, ShellsLeft
+from ds01d.core.events import (
+    ConfigLoaded,
+    CreateRequested,
+    Event,
+    RealityObserved,
+    Request,
+    ShellsLeft,
+    StartRequested,
+)
 from ds01d.logs import configure, log
 from ds01d.loop.loop import Loop
 from ds01d.loop.runner import Runner
@@ -93,9 +101,11 @@ class Daemon:
         )
         self._process = process = EngineProcess(procfs=self._procfs)
         self._cgroups, ghosts = Cgroups(), Ghosts()
+        self._paths = Paths()
         self._hands = Hands(
             engine=self._engine,
             permissions=self._permissions,
+            directories=self._paths,
             looker=Looker(
                 engine=self._engine,
                 probe=self._eyes,
@@ -127,6 +137,7 @@ class Daemon:
             runner=self._runner,
             notes=Notes(self._state, self._recorder, metadata, self._sessions, self._listing),
             turned=self._notifier.watchdog,
+            prepare=self._look_first,
         )
         self._loop.recovering = self._recovering
         self._server, self._shell_door = self._doors()
@@ -136,7 +147,7 @@ class Daemon:
         desk = Desk(
             mind=self._loop,
             accounts=self._accounts,
-            paths=Paths(),
+            paths=self._paths,
             images=EngineImages(self._engine),
             sessions=self._sessions,
             chronicle=self._recorder,
@@ -149,6 +160,19 @@ class Daemon:
 
     def _post(self, event: Event) -> None:
         self._loop.post(event)
+
+    async def _look_first(self, request: Request) -> None:
+        """Slots are given by what is seen now."""
+        match request:
+            case CreateRequested(spec=spec):
+                wants = spec.gpus is not None
+            case StartRequested(container=container):
+                c = self._state.containers.get(container)
+                wants = c is not None and c.wants_gpu and self._state.allocation_of(container) is None
+            case _:
+                wants = False
+        if wants:
+            await self._eyes.fresh()
 
     def _shells_left(self, engine_id: EngineId) -> None:
         """Nobody lives there through a shell any more: the container stops, unless something else runs in it."""

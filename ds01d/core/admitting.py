@@ -18,8 +18,6 @@ from ds01d.model.gpu import PROFILE, GpuRequest, Kind, Slot
 from ds01d.model.ids import Uid
 from ds01d.model.policy import Limits
 
-#: A picture of the GPUs older than this (seconds) is not one to give slots by: two polls of the default interval.
-PICTURE_FRESH_S = 10.0
 _FREE_HINT = "free one with `container-stop NAME --release`, see yours with `container-list`"
 
 
@@ -104,7 +102,7 @@ def _counts(state: State, uid: Uid, user: str, request: GpuRequest, limits: Limi
 
 def _sight(state: State, now: float) -> None:
     sight = state.sight
-    if sight.blind is not None or sight.seen_at is None or now - sight.seen_at > PICTURE_FRESH_S:
+    if sight.blind is not None or sight.seen_at is None or now - sight.seen_at > sight.good_for_s:
         why = sight.blind or "the last look is too old"
         raise CannotSee(f"cannot see the GPUs: {why}", hint="try again in a moment; `ds01ctl status` says since when")
 

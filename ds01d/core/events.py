@@ -170,6 +170,8 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 
     picture: Picture
     processes: tuple[GpuProcess, ...]
+    #: For so long (seconds) slots are given by it: two polls.
+    good_for_s: float = 10.0
 
 
 class Blinded(msgspec.Struct, frozen=True, kw_only=True):

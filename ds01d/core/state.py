@@ -31,6 +31,8 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
 
     #: When the last good picture of the GPUs was handled; epoch seconds.
     seen_at: float | None = None
+    #: For so long after that (seconds) slots are given by it: two polls.
+    good_for_s: float = 0.0
     #: Why the GPUs cannot be seen now.
     blind: str | None = "no look at the GPUs was finished yet"
     driver: str = ""

@@ -13,7 +13,7 @@ Not in here: what any event means (the core), and how anything is done (the hand
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -58,6 +58,10 @@ class _Kept(msgspec.Struct, kw_only=True):
     operation: OperationId | None = None
 
 
+async def _nothing_to_prepare(_: Request) -> None:
+    """Most tests have all that a request needs."""
+
+
 class Loop:
     """One state, one writer."""
 
@@ -70,6 +74,7 @@ class Loop:
         runner: Runner,
         notes: Notes,
         turned: Callable[[], None] = lambda: None,
+        prepare: Callable[[Request], Awaitable[None]] = _nothing_to_prepare,
     ) -> None:
         self._state = state
         self._clock = clock
@@ -77,6 +82,8 @@ class Loop:
         self._runner = runner
         self._notes = notes
         self._turned = turned
+        #: What a request waits for before it is taken in, and no longer than a few seconds.
+        self._prepare = prepare
         self._inbox: deque[tuple[Event, asyncio.Future[Operation | Preview | None] | None]] = deque()
         self._awake = asyncio.Event()
         self._kept: deque[_Kept] = deque()
@@ -122,6 +129,7 @@ class Loop:
                 "cannot change anything: the disk does not take the daemon's state",
                 hint="try again in a moment; `ds01ctl status` says since when",
             )
+        await self._prepare(request)
         if len(self._inbox) >= INBOX_MAX:
             raise TooMany("cannot take another request now: too many are waiting", hint="try again in a moment")
         reply: asyncio.Future[Operation | Preview | None] = asyncio.get_running_loop().create_future()

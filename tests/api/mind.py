@@ -159,7 +159,7 @@ def small_machine(policy: Policy | None = None) -> State:
         tx.put(state.slots, slot.id, slot)
     engine = Engine(name=EngineName("engine"), version="28.5.0", cdi=True, cgroup_driver="systemd")
     seen = {slot.id: SlotUse(used_mib=0, net_of_reserved=True) for slot in slots}
-    tx.see(replace(Sight(), seen_at=NOON + 3600, blind=None, engine=engine, slots=seen))
+    tx.see(replace(Sight(), seen_at=NOON + 3600, good_for_s=10.0, blind=None, engine=engine, slots=seen))
     tx.commit()
     state.settled = True
     return state

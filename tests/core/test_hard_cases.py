@@ -13,7 +13,7 @@ from ds01d.model.errors import EngineTrouble, TooMany, WrongPhase
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed, SlotSeen
 from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, SlotId, Uid
 from ds01d.model.operation import OperationState
-from tests.core.world import ENGINE, World
+from tests.core.world import ENGINE, World, picture
 
 
 def test_a_container_whose_cgroup_cannot_be_told_is_not_asked_about_without_a_pause() -> None:
@@ -311,6 +311,15 @@ def test_a_container_from_an_image_that_was_committed_from_one_of_ours_is_never_
 
     assert not world.orders
     assert not world.state.containers.rows
+
+
+@pytest.mark.parametrize(("good_for_s", "given"), [(2.0, False), (60.0, True)])
+def test_slots_are_given_by_a_picture_for_as_long_as_two_of_its_polls_take(good_for_s: float, *, given: bool) -> None:
+    world = World()
+    world.tell(ev.Probed(picture=picture(*world.gpus), processes=(), good_for_s=good_for_s))
+    world.now += 20
+
+    assert (world.ask_create().refused is None) is given
 
 
 def test_a_permission_that_vanished_from_the_disk_is_written_again() -> None:

@@ -46,6 +46,7 @@ def probed(tx: Tx, e: Probed) -> None:
         replace(
             sight,
             seen_at=tx.now,
+            good_for_s=e.good_for_s,
             blind=None,
             driver=e.picture.driver,
             devices=devices,
