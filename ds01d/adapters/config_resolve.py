@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from ds01d.adapters.config_policy import Given, Group, Member, PolicyDocument
+from ds01d.adapters.config_yaml import DIGITS_MAX
 from ds01d.model.account import Account, Missing
 from ds01d.model.complaint import Complaint
 from ds01d.model.ids import Uid
@@ -153,7 +154,7 @@ class _Search:
         account = self._directory.find_name(word)
         if isinstance(account, Account):
             return frozenset({account.uid})
-        if account is Missing.NO_SUCH and word.isascii() and word.isdigit():
+        if account is Missing.NO_SUCH and word.isascii() and word.isdigit() and len(word) <= DIGITS_MAX:
             return frozenset({Uid(int(word))})
         return self._nobody(account, member, f"there is no account `{word}` on this machine")
 

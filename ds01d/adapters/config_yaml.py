@@ -23,6 +23,8 @@ _DEPTH_MAX = 16
 
 _TAG = "tag:yaml.org,2002:"
 _NULL, _BOOL, _INT, _FLOAT, _STR = (_TAG + kind for kind in ("null", "bool", "int", "float", "str"))
+#: A longer number is none that anybody means, and Python refuses to read the longest.
+DIGITS_MAX = 18
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -145,6 +147,8 @@ def whole(least: int, most: int | None = None) -> Reader[int]:
     def read(node: yaml.Node) -> int:
         if node.tag != _INT or not _WHOLE.fullmatch(node.value):
             raise Wrong(f"expected a whole number, got {shown(node)}")
+        if len(node.value) > DIGITS_MAX:
+            raise Wrong("expected a whole number that means something here")
         value = int(node.value)
         _within(value, node, least, most)
         return value

@@ -502,3 +502,10 @@ def test_the_shipped_policy_loads_and_gives_a_student_one_slot_and_an_admin_what
 
 def test_the_shipped_settings_are_what_holds_without_them(tmp_path: Path) -> None:
     assert ConfigFiles(etc=SHIPPED, last_good=tmp_path).settings().settings == Settings()
+
+
+def test_a_number_of_thousands_of_digits_is_a_complaint_and_no_crash(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    found = site.complaints(f"defaults: {{max_mig_instances: {'9' * 5000}}}\n")
+    assert any("expected a whole number that means something here" in words for words in found)
+    assert site.policy("groups: {student: {}}\n", student="9" * 5000).group_of == {}
