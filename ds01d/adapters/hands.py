@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, Protocol, assert_never
 
+from msgspec.structs import replace
+
 from ds01d.adapters.docker import (
     DockerEngine,
     EngineBroke,
@@ -35,6 +37,7 @@ from ds01d.core.effects import (
     Withdraw,
 )
 from ds01d.core.events import Answer, Done, Failed, Looked, Uncertain
+from ds01d.model.container import Mount
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import EngineId, SlotId
 from ds01d.model.image import shown
@@ -43,6 +46,9 @@ from ds01d.model.permission import MountProof, Permission, SlotDevice
 #: Seconds after a write of ours in which a start may meet the engine's older view of it: its cache follows inotify, and
 #: on Docker 28.5 a fifth of the starts right after a first write found no device.
 LAG_S: Final = 2.0
+#: Seconds that a permission waits for what its directories are now, and how many do so at once.
+LOOKING_S: Final = 2.0
+LOOKING_MAX: Final = 8
 #: How many writes are remembered for that.
 WRITES_MAX: Final = 1024
 
@@ -65,6 +71,13 @@ class PermissionFiles(Protocol):
         """Take; what is not there is fine."""
 
 
+class Directories(Protocol):
+    """Users' directories, looked at where a dead file server holds nobody up."""
+
+    async def device(self, mount: Mount) -> int | None:
+        """The device number under which a directory is now; None: it is not there any more, or cannot be told."""
+
+
 class Hands:
     """One coroutine per order. `device_map` gives the devices that each slot has at this moment."""
 
@@ -73,6 +86,7 @@ class Hands:
         *,
         engine: DockerEngine,
         permissions: PermissionFiles,
+        directories: Directories,
         looker: Looker,
         ghosts: Ghosts,
         device_map: Callable[[], Mapping[SlotId, SlotDevice]],
@@ -80,6 +94,10 @@ class Hands:
         self._engine = engine
         self._images = EngineImages(engine)
         self._permissions = permissions
+        self._directories = directories
+        self._looking = asyncio.Semaphore(LOOKING_MAX)
+        #: Made a moment ago: their directories were looked at just then.
+        self._new: set[EngineId] = set()
         self._looker = looker
         self._ghosts = ghosts
         self._device_map = device_map
@@ -131,6 +149,7 @@ class Hands:
             match order:
                 case CreateContainer():
                     engine_id = await self._engine.create(order)
+                    self._new.add(engine_id)
                 case StartContainer():
                     await self._engine.start(order.engine_id)
                 case StopContainer():
@@ -184,6 +203,8 @@ class Hands:
     # --- permissions
 
     async def _permission_order(self, order: _PermissionOrder, late: Callable[[Answer], None]) -> Answer:
+        if isinstance(order, Permit):
+            order = await self._as_mounted_now(order, late)
         try:
             work = self._permission_work(order)
         except LookupError as error:
@@ -202,6 +223,24 @@ class Hands:
         returned.add_done_callback(lambda future: self._late(order, future, late))
         message = f"the disk did not take the permission within {order.timeout_s:g} s"
         return Uncertain(container=order.container, order=order.order, message=message)
+
+    async def _as_mounted_now(self, order: Permit, late: Callable[[Answer], None]) -> Permit:
+        """The order with the device numbers that its directories have today; what cannot be told stays as it was."""
+        if order.engine_id in self._new:
+            self._new.discard(order.engine_id)
+            return order
+        try:
+            async with self._looking, asyncio.timeout(LOOKING_S):
+                now = [await self._directories.device(m) for m in order.mounts]
+        except TimeoutError:
+            return order
+        except asyncio.CancelledError:
+            # Called off before anything was written: that is certain, and settles the order.
+            words = "cannot look at its directories: their file system does not answer"
+            asyncio.get_running_loop().call_soon(late, _failed(order, words, kind="disk"))
+            raise
+        mounts = [m if d is None else replace(m, device=d) for m, d in zip(order.mounts, now, strict=True)]
+        return replace(order, mounts=tuple(mounts))
 
     def _late(self, order: _PermissionOrder, future: "asyncio.Future[None]", late: Callable[[Answer], None]) -> None:
         if isinstance(order, Permit):

@@ -33,6 +33,8 @@ _STARTING_S: Final = 0.5
 #: Questions at once, those that hang in a dead file server among them: such a child may be one that cannot be killed.
 _CHILDREN_MAX: Final = 128
 _CHILDREN_MAX_PER_USER: Final = 4
+#: The daemon's own questions, about what containers were made with.
+_CHILDREN_MAX_OWN: Final = 32
 _CHILD: Final = Path(__file__).with_name("paths_child.py")
 _TARGETS: Final[dict[Kind, str]] = {"workspace": "/workspace", "data": "/data", "models": "/models"}
 #: The machine's own: what lies there is no data, and a socket or a device in it may be worth more than the user is.
@@ -95,16 +97,20 @@ class Paths:
             return _no(kind, path, unfit)
         return Mount(source=answer.path, target=_TARGETS[kind], device=answer.device, inode=answer.inode)
 
-    async def same(self, mount: Mount) -> bool | None:
-        """Whether the stored path, without following symbolic links, still is what it was; None: no answer."""
+    async def device(self, mount: Mount) -> int | None:
+        """The device number of the stored path now, no link followed; None: something else is there, or no answer.
+
+        File systems without a block device (NFS, btrfs, overlay) get another number with every mount.
+        """
         answer = await self._ask(Uid(0), {"compare": mount.source})
-        if answer is None or answer.refused is not None:
+        if answer is None or answer.refused is not None or answer.inode != mount.inode:
             return None
-        return (answer.device, answer.inode) == (mount.device, mount.inode)
+        return answer.device
 
     async def _ask(self, uid: Uid, question: Mapping[str, object]) -> _Answer | None:
         """The child's answer; None: there was none in time."""
-        if self._asking[uid] >= _CHILDREN_MAX_PER_USER or self._asking.total() >= _CHILDREN_MAX:
+        most = _CHILDREN_MAX_PER_USER if uid else _CHILDREN_MAX_OWN
+        if self._asking[uid] >= most or self._asking.total() >= _CHILDREN_MAX:
             return _Answer(refused="too many paths are being looked at, or hang; try again in a moment", busy=True)
         raw = "".join(f"{name}={word}\0" for name, word in question.items()).encode()
         self._asking[uid] += 1

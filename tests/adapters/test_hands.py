@@ -76,12 +76,26 @@ class Cards:
         return self.shows
 
 
+class Directories:
+    """Every directory is where it was, until the test says otherwise."""
+
+    def __init__(self) -> None:
+        self.now: dict[str, int | None] = {}
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def device(self, mount: Mount) -> int | None:
+        await self.answers.wait()
+        return self.now.get(mount.source, mount.device)
+
+
 class Bench:
     """Hands on a fake engine, a disk, a cgroup tree and cards that the test holds."""
 
     def __init__(self, fake: FakeEngine, root: Path) -> None:
         self.fake = fake
         self.disk, self.cards, self.ghosts, self.root = Disk(), Cards(), Ghosts(), root
+        self.directories = Directories()
         (root / "proc/self").mkdir(parents=True)
         (root / "proc/self/mountinfo").write_text("1 0 0:1 / /cg rw - cgroup cgroup rw\n")
         (root / "cg").mkdir()
@@ -98,6 +112,7 @@ class Bench:
         self.hands = Hands(
             engine=self.engine,
             permissions=self.disk,
+            directories=self.directories,
             looker=looker,
             ghosts=self.ghosts,
             device_map=lambda: {SLOT: DEVICE},
@@ -354,6 +369,44 @@ async def test_a_permission_says_which_devices_the_slots_have_now(bench: Bench) 
             mounts=(MountProof(dev=5, inode=6, target="/workspace"),),
         )
     ]
+
+
+def mounts(bench: Bench) -> tuple[MountProof, ...]:
+    return bench.disk.permitted[-1].mounts
+
+
+async def test_a_permission_names_the_device_that_a_directory_has_today(bench: Bench) -> None:
+    bench.directories.now["/home/alice/workspace"] = 77  # its file system was mounted anew
+    await bench.do(permit())
+    assert mounts(bench) == (MountProof(dev=77, inode=6, target="/workspace"),)
+
+
+async def test_what_became_of_another_directory_is_left_to_the_guard(bench: Bench) -> None:
+    bench.directories.now["/home/alice/workspace"] = None
+    await bench.do(permit())
+    assert mounts(bench) == (MountProof(dev=5, inode=6, target="/workspace"),)
+
+
+async def test_a_directory_that_does_not_answer_holds_its_permission_up_for_two_seconds(bench: Bench) -> None:
+    bench.directories.answers.clear()
+    assert await bench.do(permit()) == Done(container=C, order=ORDER)
+    assert mounts(bench) == (MountProof(dev=5, inode=6, target="/workspace"),)
+
+
+async def test_a_permission_that_is_called_off_while_its_directories_are_looked_at_was_not_written(
+    bench: Bench,
+) -> None:
+    bench.directories.answers.clear()
+    order = asyncio.create_task(bench.do(permit()))
+    await asyncio.sleep(0.05)
+    order.cancel()
+    await asyncio.gather(order, return_exceptions=True)
+
+    async with asyncio.timeout(5):
+        await bench.later.wait()
+    (told,) = bench.late
+    assert isinstance(told, Failed)
+    assert bench.disk.permitted == []
 
 
 async def test_a_slot_that_the_driver_does_not_show_is_not_given(bench: Bench) -> None:

@@ -280,7 +280,7 @@ async def test_children_that_can_neither_answer_nor_be_killed_stop_nobody_else(h
     def hang(_question: bytes, _timeout_s: float) -> bytes:
         if b"/dead" in _question:
             for_ever.wait()
-        return b'{"path": "/srv/alive", "device": 1, "inode": 2, "owner": 0}'
+        return b"path=/srv/alive\0device=1\0inode=2\0owner=0\0"
 
     paths = Paths(deadline_s=0.1, talk=hang)
     bob = owner(homes["bob"])
@@ -309,7 +309,7 @@ async def test_a_user_whose_file_server_came_back_may_go_on(homes: dict[str, Pat
 
     def hang(_question: bytes, _timeout_s: float) -> bytes:
         back.wait()
-        return b'{"path": "/srv/alive", "device": 1, "inode": 2, "owner": 0}'
+        return b"path=/srv/alive\0device=1\0inode=2\0owner=0\0"
 
     paths, alice = Paths(deadline_s=0.1, talk=hang), owner(homes["alice"])
     await asyncio.gather(*(paths.resolve(alice, "/srv/alive", "data", create=False) for _ in range(4)))
@@ -322,8 +322,17 @@ async def test_a_user_whose_file_server_came_back_may_go_on(homes: dict[str, Pat
     assert isinstance(await paths.resolve(alice, "/srv/alive", "data", create=False), Mount)
 
 
-def compare(mount: Mount) -> bool | None:
-    return asyncio.run(Paths().same(mount))
+def compare(mount: Mount) -> bool:
+    """Whether it is the same directory, still under the same device number."""
+    return asyncio.run(Paths().device(mount)) == mount.device
+
+
+def test_a_directory_whose_file_system_was_mounted_anew_has_another_device_number(homes: dict[str, Path]) -> None:
+    found = resolve(homes["alice"], "~")
+    assert isinstance(found, Mount)
+    before = Mount(source=found.source, target=found.target, device=found.device + 77, inode=found.inode)
+
+    assert asyncio.run(Paths().device(before)) == found.device
 
 
 def test_a_directory_that_was_put_in_the_place_of_the_first_is_not_the_same(homes: dict[str, Path]) -> None:
@@ -364,7 +373,7 @@ def test_a_link_on_the_way_is_not_followed_although_it_leads_to_the_same(homes: 
 async def test_of_a_directory_whose_file_server_is_dead_nothing_is_concluded(frozen: Path) -> None:
     paths = Paths(deadline_s=1.0)
 
-    assert await paths.same(Mount(source=str(frozen / "data"), target="/data", device=1, inode=1)) is None
+    assert await paths.device(Mount(source=str(frozen / "data"), target="/data", device=1, inode=1)) is None
 
 
 def test_the_child_cannot_be_traced_by_the_user_that_it_became(homes: dict[str, Path]) -> None:
@@ -376,7 +385,7 @@ def test_the_child_cannot_be_traced_by_the_user_that_it_became(homes: dict[str, 
         "    print(os.stat('/proc/self/mem').st_uid)\n"
         "    sys.exit()\n",
     )
-    asked = '{"uid": %d, "gid": %d, "name": "%s", "home": "/", "path": "/", "create": false}'
+    asked = "uid=%d\0gid=%d\0name=%s\0home=/\0path=/\0create=False\0"
     who = owner(homes["alice"])
 
     done = subprocess.run(

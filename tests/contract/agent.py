@@ -22,6 +22,7 @@ from ds01d.adapters.docker_process import EngineProcess
 from ds01d.adapters.engine_listing import EngineListing
 from ds01d.adapters.engine_look import Ghosts, Looker
 from ds01d.adapters.hands import Hands
+from ds01d.adapters.paths import Paths
 from ds01d.adapters.procfs import Procfs
 from ds01d.adapters.sessions import Sessions
 from ds01d.adapters.systemd import Notifier, inherited
@@ -69,6 +70,7 @@ class Agent:
         self.hands = Hands(
             engine=self.engine,
             permissions=permissions,
+            directories=Paths(),
             looker=looker,
             ghosts=ghosts,
             device_map=dict[SlotId, SlotDevice],
