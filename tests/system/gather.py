@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 
 def _engine() -> list[object]:
@@ -43,9 +44,23 @@ def _devices(pid: int) -> list[str]:
         return []
 
 
+def _places(saved: dict[str, Any]) -> dict[str, str]:
+    """What stands today behind the directories that containers were made with."""
+    found = {}
+    for container in saved["state"]["tables"]["containers"].values():
+        for mount in container["spec"]["mounts"]:
+            try:
+                there = Path(mount["source"]).lstat()
+            except OSError:
+                continue
+            found[mount["source"]] = f"{there.st_dev}:{there.st_ino}"
+    return found
+
+
 def main() -> None:
     """Engine first: what it says is the oldest part of the picture."""
     engine = _engine()
+    saved = json.loads(Path("/var/lib/ds01/gpu-state.json").read_text())
     pids = [c["State"]["Pid"] for c in engine if isinstance(c, dict) and c["State"]["Pid"]]
     print(
         json.dumps(
@@ -55,7 +70,8 @@ def main() -> None:
                 "cgroups": _cgroups(),
                 "grants": _texts("/run/ds01/grant"),
                 "specs": _texts("/run/cdi"),
-                "saved": json.loads(Path("/var/lib/ds01/gpu-state.json").read_text()),
+                "places": _places(saved),
+                "saved": saved,
             }
         )
     )

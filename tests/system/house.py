@@ -170,13 +170,14 @@ class House:
 
 
 @contextmanager
-def house(*, policy: str = POLICY, layout: Path = DEFAULT_LAYOUT, settings: str = SETTINGS) -> Iterator[House]:
-    """Boot a server and install the product in it."""
+def house(*, policy: str | None = POLICY, layout: Path = DEFAULT_LAYOUT, settings: str = SETTINGS) -> Iterator[House]:
+    """Boot a server and install the product in it; without a policy of the test's, the one that is shipped."""
     with Server(layout=layout, install=False) as server:
         server.install("--no-start")
-        server.write("/etc/ds01/resource-limits.yaml", policy)
+        if policy is not None:
+            server.write("/etc/ds01/resource-limits.yaml", policy)
+            server.exec("rm", "-r", "/etc/ds01/groups")
         server.write("/etc/ds01/ds01d.yaml", settings)
-        server.exec("rm", "-r", "/etc/ds01/groups")
         server.exec("systemctl", "start", "--no-block", "ds01d.service")
         server.daemon_up()
         yield House(server)

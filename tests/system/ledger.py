@@ -30,6 +30,7 @@ class Picture:
         self.engine: dict[str, dict[str, Any]] = {c["Id"]: c for c in read["engine"]}
         self.devices: dict[int, set[str]] = {int(pid): set(found) for pid, found in read["devices"].items()}
         self.cgroups: dict[str, list[int]] = read["cgroups"]
+        self.places: dict[str, str] = read["places"]
         self.grants: dict[str, str] = read["grants"]
         self.specs: dict[str, str] = {
             name.removeprefix("ds01-").removesuffix(".json"): text
@@ -117,9 +118,11 @@ class Picture:
             head = [c["engine_id"], c["generation"], ",".join(slots) or "-"]
             if not grant or grant[0].split() != head:
                 found.append(f"{c['name']}: the grant says {grant[:1]}, the ledger {head}")
-            mounts = [f"{m['device']}:{m['inode']} {m['target']}" for m in c["spec"]["mounts"]]
-            if grant[1:] != mounts:
-                found.append(f"{c['name']}: the grant's mounts are {grant[1:]}, the ledger's {mounts}")
+            mounts = c["spec"]["mounts"]
+            today = [f"{self.places.get(m['source'])} {m['target']}" for m in mounts]
+            made_with = [str(m["inode"]) for m in mounts]
+            if grant[1:] != today or [p.split()[0].partition(":")[2] for p in grant[1:]] != made_with:
+                found.append(f"{c['name']}: the grant's mounts are {grant[1:]}, the disk's {today}, inodes {made_with}")
             found += self._spec(c, slots)
         found += [f"a grant {key} that no record accounts for" for key in self.grants.keys() - wanted]
         found += [f"a spec {key} that no record accounts for" for key in self.specs.keys() - wanted]
