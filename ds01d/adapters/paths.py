@@ -184,4 +184,5 @@ def _unfit(answer: _Answer, owner: Owner, kind: Kind) -> str | None:
 
 def _no(kind: Kind, path: str, why: str, refusal: str = "invalid") -> Failure:
     shown = path if path.isprintable() else ascii(path)
-    return Failure(kind=refusal, message=f"cannot use {shown} as {kind}: {why}")
+    hint = f"make it with `mkdir`, or name another one with `--{kind}`" if "no such directory" in why else ""
+    return Failure(kind=refusal, message=f"cannot use {shown} as {kind}: {why}", hint=hint)

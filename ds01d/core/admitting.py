@@ -132,16 +132,16 @@ def _wish(request: GpuRequest) -> str:
 
 
 def _none_free(request: GpuRequest, free: list[Slot], obstacles: list[Obstacle], now: float) -> NoneFree:
-    shown = [f"{o.slot} {o.words}{_until(o, now)}" for o in obstacles[:8]]
+    shown = [f"GPU {o.slot} {o.words}{_until(o, now)}" for o in obstacles[:8]]
     more = f", and {len(obstacles) - 8} more" if len(obstacles) > 8 else ""  # noqa: PLR2004  # what fits on a screen
     count = f"{len(free)} free, " if free else ""
     return NoneFree(
         f"cannot give {_wish(request)} now: {count}{'; '.join(shown)}{more}",
-        hint="try again when one is free; `ds01ctl gpus` shows them all",
+        hint="try again when one is free; a hold ends unless its container is started before, see `ds01ctl gpus`",
     )
 
 
 def _until(o: Obstacle, now: float) -> str:
     if o.until is None:
         return ""
-    return f" for {max(1, round((o.until - now) / 60))} more min unless it is started again"
+    return f" for {max(1, round((o.until - now) / 60))} min more"

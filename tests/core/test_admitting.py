@@ -113,7 +113,7 @@ def test_what_all_is_taken_is_told_with_who_holds_it_and_until_when() -> None:
     kind, words = told(refused)
     assert kind == "none_free"
     assert "in use by bob" in words
-    assert "held by carol for 60 more min" in words
+    assert "held by carol for 60 min more" in words
     assert refused is not None
     assert refused.exit_code == 75
 
