@@ -50,6 +50,7 @@ def _labels(order: CreateContainer) -> Document:
         f"{LABEL}managed": "true",
         f"{LABEL}user": order.user,
         f"{LABEL}uid": str(order.uid),
+        f"{LABEL}gid": str(order.gid),
         f"{LABEL}name": order.name.rpartition("._.")[0] or order.name,
         f"{LABEL}interface": order.spec.interface,
         f"{LABEL}created_at": datetime.fromtimestamp(order.created_at, UTC).isoformat(timespec="seconds"),

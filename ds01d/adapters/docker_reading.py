@@ -26,6 +26,7 @@ _STATUS: Final = {
 }
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(?:Z|([+-])(\d\d):(\d\d))")
 _UNSET_YEAR: Final = "0001-"
+_ID_DIGITS: Final = 10
 
 
 class Unreadable(ValueError):
@@ -187,7 +188,7 @@ def read_row(answer: object) -> tuple[Listed, Mapping[str, str]]:
     except msgspec.ValidationError as error:
         raise Unreadable(f"cannot read the engine's listing: {error}") from error
     labels = row.labels or {}
-    key, uid = labels.get(f"{LABEL}key"), labels.get(f"{LABEL}uid", "")
+    key, uid = labels.get(f"{LABEL}key"), _number(labels.get(f"{LABEL}uid"))
     label_id = labels.get(f"{LABEL}id")
     listed = Listed(
         engine_id=EngineId(row.id),
@@ -198,11 +199,19 @@ def read_row(answer: object) -> tuple[Listed, Mapping[str, str]]:
         created_at=float(row.created),
         label_id=None if label_id is None else ContainerId(label_id),
         label_key=None if key is None else Key(key),
-        label_uid=Uid(int(uid)) if uid.isascii() and uid.isdigit() else None,
+        label_uid=None if uid is None else Uid(uid),
+        label_gid=_number(labels.get(f"{LABEL}gid")),
         label_user=labels.get(f"{LABEL}user"),
         label_name=labels.get(f"{LABEL}name"),
     )
     return listed, labels
+
+
+def _number(label: str | None) -> int | None:
+    # Anybody writes labels: no longer than a uid is.
+    return (
+        int(label) if label is not None and label.isascii() and label.isdigit() and len(label) <= _ID_DIGITS else None
+    )
 
 
 def read_images(answer: object) -> tuple[Image, ...]:

@@ -80,6 +80,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
     label_id: ContainerId | None = None
     label_key: Key | None = None
     label_uid: Uid | None = None
+    label_gid: int | None = None
     label_user: str | None = None
     label_name: str | None = None
 

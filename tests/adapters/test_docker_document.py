@@ -55,6 +55,7 @@ def test_a_container_with_a_gpu_and_everything() -> None:
             "ds01.managed": "true",
             "ds01.user": "alice",
             "ds01.uid": "1001",
+            "ds01.gid": "1002",
             "ds01.name": "train",
             "ds01.interface": "orchestration",
             "ds01.created_at": "1970-01-01T00:00:00+00:00",

@@ -103,9 +103,12 @@ def test_a_row_of_a_listing_carries_our_labels() -> None:
     assert seen == labels
 
 
-def test_a_label_that_is_no_uid_is_none() -> None:
-    listed, _ = read_row({"Id": FULL_ID, "State": "created", "Labels": {"ds01.uid": "٣"}})
+@pytest.mark.parametrize("label", ["٣", "-1", "", "9" * 5000])
+def test_a_label_that_is_no_uid_is_none(label: str) -> None:
+    """Anybody may write a label, and Python refuses to read thousands of digits."""
+    listed, _ = read_row({"Id": FULL_ID, "State": "created", "Labels": {"ds01.uid": label, "ds01.gid": label}})
     assert listed.label_uid is None
+    assert listed.label_gid is None
 
 
 def test_an_image_is_listed_by_each_of_its_names() -> None:

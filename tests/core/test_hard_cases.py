@@ -13,7 +13,8 @@ from ds01d.model.errors import EngineTrouble, TooMany, WrongPhase
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed, SlotSeen
 from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, SlotId, Uid
 from ds01d.model.operation import OperationState
-from tests.core.world import ENGINE, World, picture
+from ds01d.model.permission import PermissionSeen
+from tests.core.world import ENGINE, Made, World, picture
 
 
 def test_a_container_whose_cgroup_cannot_be_told_is_not_asked_about_without_a_pause() -> None:
@@ -320,6 +321,31 @@ def test_slots_are_given_by_a_picture_for_as_long_as_two_of_its_polls_take(good_
     world.now += 20
 
     assert (world.ask_create().refused is None) is given
+
+
+@pytest.mark.parametrize(("label_gid", "gid"), [(4711, 4711), (None, 65534)])
+def test_an_adopted_container_never_runs_as_a_group_that_is_not_its_owners(label_gid: int | None, gid: int) -> None:
+    world = World()
+    engine_id = EngineId("e9")
+    world.engine[engine_id] = Made(engine_id=engine_id, status=EngineStatus.RUNNING, started_at=world.now)
+    listed = Listed(
+        engine_id=engine_id,
+        name="train._.1001",
+        status=EngineStatus.RUNNING,
+        label_id=ContainerId("L-9"),
+        label_key=Key("k9"),
+        label_uid=Uid(1001),
+        label_gid=label_gid,
+        label_user="alice",
+        label_name="train",
+    )
+    seen = PermissionSeen(
+        key=Key("k9"), has_grant=True, has_spec=True, container_id=engine_id, generation="L.1", slots=(SlotId("GPU-0"),)
+    )
+
+    world.recall(listed=(listed,), permissions=(seen,))
+
+    assert world.named("alice", "train").gid == gid
 
 
 def test_a_permission_that_vanished_from_the_disk_is_written_again() -> None:

@@ -20,6 +20,8 @@ from ds01d.model.permission import PermissionSeen
 
 #: A container of ours without a record that never ran is removed when it is older than this (seconds).
 ORPHAN_MIN_S = 600.0
+#: Nobody's group: whose group is not known must not come by somebody else's.
+NO_GROUP = 65534
 
 
 def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
@@ -160,7 +162,7 @@ def _adopt(tx: Tx, seen: PermissionSeen, x: Listed) -> ContainerId:
     c = tx.change(
         found,
         stray=False,
-        gid=x.label_uid,
+        gid=x.label_gid if x.label_gid is not None else NO_GROUP,
         group=tx.state.policy.group(x.label_uid),
         spec=ContainerSpec(image=x.image, gpus=GpuRequest(count=len(seen.slots))),
         phase=Phase.RUNNING,
