@@ -1,4 +1,4 @@
-"""The daemon of the simulation: the real core, and a model of the loop that saves before it acts and dies at any instant.
+"""The daemon of the simulation: the real core, and a model of the loop that saves, then acts, and may die at any time.
 
 An effect leaves when a save of its revision, or of a later one, has succeeded; a look changes nothing and may leave at
 once. While saving fails no request is taken and no deadline fires. What dies with the daemon: the state in memory,
@@ -6,6 +6,8 @@ everything that waits for a save, every answer on its way, and its own writes. T
 """
 
 from collections.abc import Callable
+
+import msgspec
 
 from ds01d.core import effects as do
 from ds01d.core import events as ev
@@ -24,6 +26,22 @@ from tests.sim.hands import Hands
 from tests.sim.machine import Machine
 
 
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """The size of a world, and its habits."""
+
+    #: One number a card: into how many slices it is cut; 0: not cut.
+    cards: tuple[int, ...] = (0, 0)
+    users: int = 2
+    #: How many containers a user may have.
+    each: int = 2
+    keeps_running: bool = True
+    early_looks: bool = False
+    #: Some containers ask for several slots, or none.
+    counts: tuple[int, ...] = (1,)
+    #: A cgroup that was never recorded is looked for in the wrong place.
+    odd_cgroups: bool = False
+
+
 class Broken(AssertionError):
     """The daemon did what it must never do."""
 
@@ -40,6 +58,10 @@ class Copy:
         self.revision = revision
 
 
+#: States that are there to be restored.
+BACKUPS = 12
+
+
 class Disk:
     """The state file and the one before it."""
 
@@ -48,6 +70,10 @@ class Disk:
         self.before: Copy | None = None
         #: The main file cannot be read.
         self.broken = False
+        #: What an operator may bring back: the last few states that were saved.
+        self.backups: list[Copy] = []
+        #: An operator has put an older state in place.
+        self.restored = False
         #: Nothing can be written.
         self.full = False
         self.lineages = 0
@@ -61,7 +87,12 @@ class Disk:
     def keep(self, copy: Copy) -> None:
         if not self.broken:
             self.before = self.main
-        self.main, self.broken = copy, False
+        self.main, self.broken, self.restored = copy, False, False
+        self.backups = [*self.backups[-(BACKUPS - 1) :], copy]
+
+    def restore(self, copy: Copy) -> None:
+        """An operator brings an older state back; the daemon that loads it begins a history of its own."""
+        self.main, self.broken, self.restored = copy, False, True
 
 
 class Listing:
@@ -81,18 +112,18 @@ Watcher = Callable[[State, ev.Event, Outcome], None]
 class Daemon:
     """One life of the daemon, from its start to its death."""
 
-    def __init__(  # noqa: PLR0913  # a whole world
-        self, machine: Machine, engine: SimEngine, disk: Disk, policy: Policy, *, early_looks: bool, watch: Watcher
+    def __init__(
+        self, machine: Machine, engine: SimEngine, disk: Disk, policy: Policy, *, setup: Setup, watch: Watcher
     ) -> None:
         self.machine = machine
         self.engine = engine
         self.disk = disk
-        self.early_looks = early_looks
+        self.early_looks = setup.early_looks
         self.watch = watch
         self.state = self._load(policy)
         self.up = False
         self.failing = False
-        self.hands = Hands(machine, engine, lambda answer: void(self.tell(answer)))
+        self.hands = Hands(machine, engine, lambda answer: void(self.tell(answer)), odd_cgroups=setup.odd_cgroups)
         self.queue: list[tuple[int, do.Effect]] = []
         self.saved = self.state.revision
         self.saving: Copy | None = None
@@ -110,7 +141,7 @@ class Daemon:
 
     def _load(self, policy: Policy) -> State:
         disk = self.disk
-        copy, fell_back = disk.main, False
+        copy, fell_back = disk.main, disk.restored
         if disk.broken:
             copy, fell_back = disk.before, True
         if copy is None:

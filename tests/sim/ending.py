@@ -7,6 +7,8 @@ from tests.sim.play import Play
 
 #: Rounds of calm, of four seconds first and of a minute later: longer than every hold, back-off and pause.
 ROUNDS, SHORT = 60, 30
+#: After these a ghost has been found and ended, not only because a hold was over.
+GHOST_ROUNDS = 8
 
 
 class Restless(AssertionError):
@@ -26,6 +28,8 @@ def leave_alone(play: Play) -> int:
         play.do("ask listing", 0)
         steps += work(play)
         play.do("picture", 0)
+        if n == GHOST_ROUNDS and (ghosts := _ghosts(play)):
+            raise Restless("; ".join(ghosts))
         if not _left(play):
             quiet += 1
             if quiet == 2:
@@ -56,6 +60,8 @@ def _calm(play: Play) -> int:
     m.blind = False
     play.disk.full = False
     m.foreign.clear()
+    for task in play.stuck():
+        task.stuck = False
     for card in m.cards:
         card.lost = False
     if not e.up:
@@ -93,8 +99,11 @@ def _left(play: Play) -> list[str]:
     left += [f"a stray permission {k}" for k in {**m.grants, **m.specs} if k in gpus or k not in known]
     cpu = [c for c in s.containers if not c.wants_gpu]
     left += [f"{c.id} has no permission" for c in cpu if c.key not in m.grants or c.key not in m.specs]
-    left += [f"{p.container} runs on as a ghost" for p in m.procs.values() if not _runs(play, p.container)]
-    return left
+    return left + _ghosts(play)
+
+
+def _ghosts(play: Play) -> list[str]:
+    return [f"{p.container} runs on as a ghost" for p in play.machine.procs.values() if not _runs(play, p.container)]
 
 
 def _runs(play: Play, engine_id: EngineId) -> bool:

@@ -28,7 +28,21 @@ _CALLS: dict[type, CallKind] = {
 class Task:
     """One order on its way."""
 
-    __slots__ = ("answered", "call", "cgroup", "due", "engine_id", "held", "made", "order", "seen", "stage", "status")
+    __slots__ = (
+        "answered",
+        "astray",
+        "call",
+        "cgroup",
+        "due",
+        "engine_id",
+        "held",
+        "made",
+        "order",
+        "seen",
+        "stage",
+        "status",
+        "stuck",
+    )
 
     def __init__(self, order: do.AnyOrder, now: float) -> None:
         self.order = order
@@ -36,7 +50,11 @@ class Task:
         self.stage = 0
         #: Its uncertain answer was given; only a write's return is still told.
         self.answered = False
+        #: The disk does not come back to it for now.
+        self.stuck = False
         self.call: Call | None = None
+        #: Looks for the cgroup where it is not: it was never recorded, and the engine keeps its cgroups elsewhere.
+        self.astray = False
         self.held: list[Proc] = []
         self.engine_id: EngineId | None = None
         self.status = EngineStatus.SILENT
@@ -48,7 +66,8 @@ class Task:
 class Hands:
     """Everything that is on its way for one daemon."""
 
-    def __init__(self, machine: Machine, engine: Engine, tell: Tell) -> None:
+    def __init__(self, machine: Machine, engine: Engine, tell: Tell, *, odd_cgroups: bool) -> None:
+        self.odd_cgroups = odd_cgroups
         self.machine = machine
         self.engine = engine
         self.tell = tell
@@ -80,6 +99,8 @@ class Hands:
         return [t for t in self.tasks.values() if t.call is None and self._may_step(t)]
 
     def _may_step(self, t: Task) -> bool:
+        if t.stuck:
+            return False
         if isinstance(t.order, do.LookAt) and t.stage == 1 and self.engine.up:
             return not self.engine.locked(t.engine_id)
         return True
@@ -123,11 +144,12 @@ class Hands:
         match stage:
             case 0:
                 t.engine_id = o.engine_id
+                t.astray = self.odd_cgroups and o.cgroup is None
                 if o.engine_id is None and self.engine.up:
                     found = self.engine.by_name(o.name)
                     if found is not None and found.label == o.container and found.key == o.key:
                         t.engine_id = found.id
-                if t.engine_id is not None:
+                if t.engine_id is not None and not t.astray:
                     t.held = list(self.machine.cgroups.get(t.engine_id, {}).values())
             case 1:
                 self._inspect(t, o)
@@ -137,7 +159,8 @@ class Hands:
                     self.ghosts[o.container] = o.order, living
                 t.held = living
             case 2:
-                occupied = t.engine_id is not None and t.engine_id in self.machine.cgroups
+                told = not t.astray or t.made[3] is True
+                occupied = told and t.engine_id is not None and t.engine_id in self.machine.cgroups
                 t.cgroup = CgroupStatus.OCCUPIED if occupied else CgroupStatus.EMPTY
                 if t.engine_id is None and t.status is not EngineStatus.ABSENT:
                     t.cgroup = CgroupStatus.UNKNOWN

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ SEED = "7"
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True):
-    """One edit, or several that only mean something together: (file, what stands there, what would stand there)."""
+    """One edit, or several that only mean something together: (file, the lines there, the lines in their place)."""
 
     name: str
     edits: tuple[tuple[str, str, str], ...]
@@ -36,212 +37,26 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
-_SETTLING, _CORE = "ds01d/core/settling.py", "ds01d/core/core.py"
-_RULES = "ds01d/core/rules/"
+def _read(text: str) -> tuple[Mutant, ...]:
+    """The edits as they are written down."""
+    return tuple(Mutant(name=name.strip(), edits=tuple(_edits(rest))) for name, _, rest in _parts(text))
 
-MUTANTS = (
-    Mutant(
-        name="freed when the removal is ordered",
-        edits=(
-            (
-                _RULES + "releasing.py",
-                "    elif look.status is EngineStatus.RUNNING:\n",
-                "    elif c.phase is Phase.REMOVING:\n        _free(tx, c, a, look)\n    elif look.status is EngineStatus.RUNNING:\n",
-            ),
-            (
-                _RULES + "releasing.py",
-                "\ndef _again(",
-                "\ndef _free(tx: Tx, c: Container, a: Allocation, look: Look) -> None:\n    freed(tx, a)\n\n\ndef _again(",
-            ),
-        ),
-    ),
-    Mutant(
-        name="a listing is taken as proof",
-        edits=(
-            (
-                _RULES + "reconciling.py",
-                "        seen = listed.get(c.engine_id)\n",
-                "        seen = listed.get(c.engine_id)\n        a = tx.state.allocation_of(c.id)\n        if a is not None and a.claim.value == 'releasing' and (seen is None or seen.status is not EngineStatus.RUNNING):\n            tx.put(tx.state.allocations, a.id, None)\n            continue\n",
-            ),
-            (_RULES + "reconciling.py", "c.order is not None or c.engine_id is None or ", "c.engine_id is None or "),
-        ),
-    ),
-    Mutant(
-        name="acting before saving",
-        edits=(("tests/sim/daemon.py", "if revision <= self.saved or", "if revision >= 0 or"),),
-    ),
-    Mutant(
-        name="an effect is released one revision too early",
-        edits=(("tests/sim/daemon.py", "if revision <= self.saved or", "if revision <= self.saved + 1 or"),),
-    ),
-    Mutant(
-        name="no second try after a failed remove",
-        edits=(
-            (
-                _RULES + "ending.py",
-                "    tx.change(c, look=True, attempts=attempts, retry_at=tx.now + back_off(attempts - 1))\n    if attempts == 3:  # noqa: PLR2004  # the same patience as for a stop\n",
-                "    tx.change(c, frozen=True)\n    if attempts == 3:\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="freed by inspect with a ghost in the cgroup",
-        edits=(
-            (_RULES + "releasing.py", "    elif look.ghost:\n", "    elif False:\n"),
-            (
-                _RULES + "releasing.py",
-                "    if look.cgroup is not CgroupStatus.EMPTY and not nameless:\n",
-                "    if False:\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="looking before withdrawing",
-        edits=(
-            (_RULES + "releasing.py", "    if c.permission is not Permission.ABSENT:\n        return\n", ""),
-            (
-                _SETTLING,
-                "    if c.permission is not Permission.ABSENT and (stale or not permitted(c, a)):",
-                "    if c.permission is not Permission.ABSENT and (stale or not permitted(c, a)) and not (a is not None and a.claim is Claim.RELEASING):",
-            ),
-        ),
-    ),
-    Mutant(
-        name="a guard without generation",
-        edits=(("tests/sim/engine.py", "if grant.generation != s.spec.generation:", "if False:"),),
-    ),
-    Mutant(
-        name="a guard that does not ask whose permission it is",
-        edits=(
-            (
-                "tests/sim/engine.py",
-                '        if grant is None:\n            return "there is no permission"\n',
-                '        if grant is None:\n            return ""\n',
-            ),
-        ),
-    ),
-    Mutant(
-        name="a permission for BOUND only",
-        edits=(
-            (
-                _SETTLING,
-                "a.claim in {Claim.HELD, Claim.BOUND} and not a.lost",
-                "a.claim in {Claim.BOUND} and not a.lost",
-            ),
-        ),
-    ),
-    Mutant(
-        name="start-up ignores stray permissions",
-        edits=(
-            (
-                _RULES + "recalling.py",
-                "    if seen is None:\n        return c.blocks\n",
-                "    if seen is None or seen is not None:\n        return c.blocks\n",
-            ),
-            (
-                _RULES + "recalling.py",
-                '    state = tx.state\n    if state.containers.count("key", seen.key):\n        return None\n',
-                "    return None\n    state = tx.state\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="a session that nobody reads is not cut",
-        edits=(("tests/sim/daemon.py", "made.unread = False", "pass"),),
-    ),
-    Mutant(
-        name="a whole GPU is given while a slice of it is",
-        edits=(("ds01d/core/placing.py", "for other in state.excluded_by(slot):", "for other in ():"),),
-    ),
-    Mutant(
-        name="RELEASING at start-up is proved without withdrawing",
-        edits=(
-            (
-                _RULES + "recalling.py",
-                "    if a is not None and a.claim is Claim.RELEASING:\n        return Permission.UNSURE\n",
-                "    if a is not None and a.claim is Claim.RELEASING:\n        return Permission.ABSENT\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="an uncertain permit is settled by an inspect",
-        edits=((_RULES + "tending.py", "if c.order.name in {OrderName.PERMIT, OrderName.WITHDRAW}:", "if False:"),),
-    ),
-    Mutant(
-        name="a bare generation over a roll-back",
-        edits=(
-            (_SETTLING, 'generation = f"{tx.state.lineage}.{tx.state.counter}"', 'generation = f".{tx.state.counter}"'),
-            (_SETTLING, 'c.generation.startswith(f"{state.lineage}.")', 'c.generation.startswith(".")'),
-            (_RULES + "recalling.py", 'c.generation.startswith(f"{state.lineage}.")', 'c.generation.startswith(".")'),
-        ),
-    ),
-    Mutant(
-        name="whatever is in the cgroup is killed as a ghost",
-        edits=(
-            (
-                "tests/sim/hands.py",
-                "        for proc in procs:\n            if proc.alive:\n                self.machine.kill_ghost(proc)\n",
-                "        for proc in list(self.machine.cgroups.get(procs[0].container, {}).values()):\n            self.machine.kill_ghost(proc)\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="ghosts are looked for at start-up only",
-        edits=(
-            (
-                _RULES + "reconciling.py",
-                "        ghost = not running and cgroup is CgroupStatus.OCCUPIED\n",
-                "        ghost = False\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="a raw start during the release is overlooked",
-        edits=(
-            (
-                _RULES + "releasing.py",
-                "    elif look.status is EngineStatus.RUNNING:\n        _running(tx, c, a, look)\n",
-                "    elif look.status is EngineStatus.RUNNING:\n        _not_running(tx, c, a, look)\n",
-            ),
-            (
-                _RULES + "releasing.py",
-                "    if look.cgroup is not CgroupStatus.EMPTY and not nameless:\n",
-                "    if False:\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="the answer to an earlier order is taken for this one's",
-        edits=(
-            (_CORE, "if c is None or c.order is None or c.order.id != e.order:", "if c is None or c.order is None:"),
-        ),
-    ),
-    Mutant(
-        name="silence is taken for an end",
-        edits=(
-            (
-                _RULES + "releasing.py",
-                "stopped = {EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED}\n    if c.engine_id",
-                "stopped = {EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED, EngineStatus.SILENT}\n    if c.engine_id",
-            ),
-            (
-                _RULES + "releasing.py",
-                "    if look.cgroup is not CgroupStatus.EMPTY and not nameless:\n",
-                "    if look.cgroup is CgroupStatus.OCCUPIED and not look.ghost:\n",
-            ),
-        ),
-    ),
-    Mutant(
-        name="the spec goes before the grant",
-        edits=(
-            (
-                "tests/sim/hands.py",
-                "        files = (self.machine.grants, self.machine.specs)\n        if t.stage < len(files):\n            files[t.stage].pop(o.key, None)\n",
-                "        files = (self.machine.specs,)\n        if t.stage < len(files):\n            files[t.stage].pop(o.key, None)\n",
-            ),
-        ),
-    ),
-)
+
+def _parts(text: str) -> list[tuple[str, str, str]]:
+    return [part.partition("\n") for part in text.split("\n== ")[1:]]
+
+
+def _edits(text: str) -> Iterator[tuple[str, str, str]]:
+    for place in text.strip().split("\n\n"):
+        file, *lines = place.splitlines()
+        old = "\n".join(line[1:] for line in lines if line.startswith("-"))
+        new = "\n".join(line[1:] for line in lines if line.startswith("+"))
+        yield file, old, new
+
+
+MUTANTS = _read(Path(__file__).with_suffix(".txt").read_text())
+#: What Python says of an edit that is no program: nothing that a net has caught.
+_NO_PROGRAM = ("NameError", "SyntaxError", "ImportError", "TypeError", "AttributeError", "UnboundLocalError")
 
 
 def run(mutant: Mutant, *, steps: int = STEPS, seed: str = SEED) -> Verdict:
@@ -268,7 +83,7 @@ def run(mutant: Mutant, *, steps: int = STEPS, seed: str = SEED) -> Verdict:
     found = re.search(r"after (\d+) steps: (.*)", told.stdout)
     if told.returncode == 0:
         return Verdict(name=mutant.name, steps=steps, seconds=seconds, words="")
-    if found is None:
+    if found is None or found[2].startswith(_NO_PROGRAM):
         raise ValueError(f"mutant {mutant.name!r} does not run: {told.stdout[-500:]}{told.stderr[-2000:]}")
     return Verdict(name=mutant.name, steps=int(found[1]), seconds=seconds, words=found[2])
 

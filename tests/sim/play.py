@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from ds01d.core import events as ev
 from ds01d.model.container import Phase
 from ds01d.model.facts import EngineStatus
-from tests.sim.scene import OPERATOR, Scene, Setup, actor, cut_anew, leave_unread, open_cards
+from tests.sim.daemon import Setup
+from tests.sim.scene import OPERATOR, Scene, actor, cut_anew, leave_unread, loosen, open_cards, stick
 
 
 class Move(NamedTuple):
@@ -139,7 +140,7 @@ class Play(Scene):
                 ("engine dies", 0.2, lambda: when(e.up), lambda _: self.engine_dies()),
                 ("engine dies in a start", 3, self.begun, lambda _: self.engine_dies()),
                 ("engine made anew", 0.03, lambda: when(e.up), lambda _: self.engine_made_anew()),
-                ("reconnect unaware", 1, self.unaware, lambda d: d.reconnect(aware=False)),
+                ("reconnect unaware", 3, self.unaware, lambda d: d.reconnect(aware=False)),
                 ("lose hint", 1, self.hints, e.hints.pop),
                 ("break", 0.5, self.sent, self.lose_answer),
                 ("repeat", 0.5, lambda: self.tasks(lambda d: d.last), self.tell_again),
@@ -149,6 +150,9 @@ class Play(Scene):
                 ("mended: disk", 3, lambda: when(disk.full), lambda _: self.set_full(False)),
                 ("blind", 0.15, lambda: when(not m.blind), lambda _: self.set_blind(True)),
                 ("mended: sight", 3, lambda: when(m.blind), lambda _: self.set_blind(False)),
+                ("write hangs", 1, self.writes, stick),
+                ("mended: write", 1, self.stuck, loosen),
+                ("restore", 1, self.backups, disk.restore),
                 ("file breaks", 3, self.breakable, lambda _: self.file_breaks()),
                 ("reboot", 0.05, lambda: when(True), lambda _: self.reboot()),
                 ("card lost", 0.05, lambda: [c for c in m.cards if not c.lost], lambda c: self.set_lost(c, True)),

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import msgspec
 from msgspec.structs import replace
 
 from ds01d.core import events as ev
@@ -13,7 +12,7 @@ from ds01d.model.facts import EngineStatus
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import EngineId, Key, SlotId, Uid
 from ds01d.model.policy import Limits, Policy
-from tests.sim.daemon import Daemon, Disk
+from tests.sim.daemon import Copy, Daemon, Disk, Setup
 from tests.sim.engine import Call, Engine, Made, Starting
 from tests.sim.hands import Hands, Task
 from tests.sim.judge import Judge
@@ -23,20 +22,6 @@ S = TypeVar("S")
 
 CREATED_S = 120.0
 HOLD_S = 60.0
-
-
-class Setup(msgspec.Struct, frozen=True, kw_only=True):
-    """The size of a world."""
-
-    #: One number a card: into how many slices it is cut; 0: not cut.
-    cards: tuple[int, ...] = (0, 0)
-    users: int = 2
-    #: How many containers a user may have.
-    each: int = 2
-    keeps_running: bool = True
-    early_looks: bool = False
-    #: Some containers ask for several slots, or none.
-    counts: tuple[int, ...] = (1,)
 
 
 class Scene:
@@ -105,7 +90,7 @@ class Scene:
             self.engine,
             self.disk,
             self.policy,
-            early_looks=self.setup.early_looks,
+            setup=self.setup,
             watch=self.judge.watch,
         )
 
@@ -217,6 +202,12 @@ class Scene:
     def breakable(self) -> Sequence[None]:
         return (None,) if self.daemon is None and not self.disk.broken and self.disk.before is not None else ()
 
+    def backups(self) -> Sequence[Copy]:
+        return self.disk.backups[:-1] if self.daemon is None else ()
+
+    def stuck(self) -> list[Task]:
+        return self.tasks(lambda d: [t for t in d.hands.tasks.values() if t.stuck])
+
     def driver_idle(self) -> Sequence[None]:
         """Whether the driver could be loaded anew: only while nothing uses it and nobody looks."""
         idle = self.daemon is None and not self.machine.procs and not self.engine.starting and not self.machine.foreign
@@ -321,6 +312,14 @@ def open_cards(proc: Proc) -> None:
 
 def leave_unread(made: Made) -> None:
     made.unread = True
+
+
+def stick(task: Task) -> None:
+    task.stuck = True
+
+
+def loosen(task: Task) -> None:
+    task.stuck = False
 
 
 def cut_anew(card: Card) -> None:

@@ -1,4 +1,4 @@
-"""The daemon dies at every letter of a start and a release (lifecycle.md §2), and the engine in the middle of a start."""
+"""The daemon dies at every letter of a start and a release (lifecycle.md §2), the engine in the middle of a start."""
 
 from collections.abc import Callable
 
@@ -6,14 +6,17 @@ import pytest
 
 from ds01d.core import effects as do
 from ds01d.core import events as ev
+from ds01d.core.core import Outcome
+from ds01d.core.state import State
 from ds01d.model.allocation import Allocation, Claim
 from ds01d.model.container import Container, Phase
 from ds01d.model.facts import EngineStatus
 from ds01d.model.operation import OperationState
+from tests.sim.daemon import Setup
 from tests.sim.ending import work
 from tests.sim.hands import Task
 from tests.sim.play import Play
-from tests.sim.scene import HOLD_S, Setup, actor
+from tests.sim.scene import HOLD_S, actor
 
 
 class Stage:
@@ -24,7 +27,7 @@ class Stage:
         self.said: list[str] = []
         quiet = self.play.judge.watch
 
-        def watch(state, event, outcome):  # type: ignore[no-untyped-def]  # the judge's own
+        def watch(state: State, event: ev.Event, outcome: Outcome) -> None:
             self.said += [e.text for e in outcome.effects if isinstance(e, do.Alert | do.Tell)]
             quiet(state, event, outcome)
 
@@ -75,7 +78,6 @@ class Stage:
         assert self.play.daemon is not None
         return self.play.daemon.state.allocation_of(self.container.id)
 
-    @property
     def stands(self) -> tuple[Phase, Claim | None]:
         a = self.allocation
         return self.container.phase, a.claim if a is not None else None
@@ -99,11 +101,11 @@ class Stage:
         self.created()
         self.ask_start()
         self.work()
-        assert self.stands == (Phase.RUNNING, Claim.BOUND)
+        assert self.stands() == (Phase.RUNNING, Claim.BOUND)
         c = self.container
         self.play.ask(ev.StopRequested(actor=actor(c.uid), container=c.id, release=True))
         self.work()
-        assert self.stands == (Phase.STOPPED, None)
+        assert self.stands() == (Phase.STOPPED, None)
 
     def ask_start(self) -> None:
         c = self.container
@@ -164,7 +166,7 @@ def _i(stage: Stage) -> None:
     stage.once("answer")
     stage.save()
     stage.step(do.LookAt, 4)
-    assert stage.stands == (Phase.RUNNING, Claim.BOUND)
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
 
 
 def _j(stage: Stage) -> None:
@@ -178,7 +180,7 @@ def test_a_start_goes_on_after_a_crash_at_letter(upto: Callable[[Stage], None]) 
     stage.parked()
     upto(stage)
     stage.crash_and_recover()
-    assert stage.stands == (Phase.RUNNING, Claim.BOUND)
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
     assert stage.running() == 1
     assert stage.on_disk == (True, True)
     assert stage.play.daemon is not None
@@ -190,10 +192,10 @@ def test_a_crash_at_letter_a_leaves_nothing_and_the_repeated_request_starts_anew
     stage.parked()
     _a(stage)
     stage.crash_and_recover()
-    assert stage.stands == (Phase.STOPPED, None)
+    assert stage.stands() == (Phase.STOPPED, None)
     stage.once("picture", "again")
     stage.settle_down()
-    assert stage.stands == (Phase.RUNNING, Claim.BOUND)
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
 
 
 def test_an_engine_that_dies_before_runc_was_called_is_asked_again() -> None:
@@ -202,7 +204,7 @@ def test_an_engine_that_dies_before_runc_was_called_is_asked_again() -> None:
     _e(stage)
     stage.once("engine dies", "engine comes")
     stage.settle_down()
-    assert stage.stands == (Phase.RUNNING, Claim.BOUND)
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
     assert stage.running() == 1
 
 
@@ -220,7 +222,7 @@ def test_an_engine_that_dies_in_the_middle_of_a_start_leaves_a_ghost_that_is_end
     stage.settle_down()
     assert not ghost.alive
     assert any("while the engine says" in words for words in stage.said)
-    assert stage.stands == (Phase.RUNNING, Claim.BOUND)
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
     assert stage.running() == 1
 
 
@@ -234,7 +236,7 @@ def test_a_ghost_is_ended_by_the_next_daemon_when_both_died(upto: Callable[[Stag
         stage.once("advance")
     stage.once("engine comes", "boot", "settle")
     stage.settle_down()
-    assert stage.stands in {(Phase.RUNNING, Claim.BOUND), (Phase.STOPPED, Claim.HELD)}
+    assert stage.stands() in {(Phase.RUNNING, Claim.BOUND), (Phase.STOPPED, Claim.HELD)}
     running = [m for m in stage.play.engine.made.values() if m.status is EngineStatus.RUNNING]
     assert stage.running() == len(running)
 
@@ -245,7 +247,7 @@ def test_a_ghost_is_ended_by_the_next_daemon_when_both_died(upto: Callable[[Stag
 def _k(stage: Stage) -> None:
     stage.play.wait(HOLD_S + 1)
     stage.once("wake")
-    assert stage.stands == (Phase.STOPPED, Claim.RELEASING)
+    assert stage.stands() == (Phase.STOPPED, Claim.RELEASING)
 
 
 def _l(stage: Stage) -> None:
@@ -275,7 +277,7 @@ def _o(stage: Stage) -> None:
 def _p(stage: Stage) -> None:
     _o(stage)
     stage.step(do.LookAt)
-    assert stage.stands == (Phase.STOPPED, None)
+    assert stage.stands() == (Phase.STOPPED, None)
 
 
 def _q(stage: Stage) -> None:
@@ -290,7 +292,7 @@ def _held(stage: Stage) -> None:
     c = stage.container
     stage.play.ask(ev.StopRequested(actor=actor(c.uid), container=c.id))
     stage.work()
-    assert stage.stands == (Phase.STOPPED, Claim.HELD)
+    assert stage.stands() == (Phase.STOPPED, Claim.HELD)
 
 
 @pytest.mark.parametrize("upto", [_k, _l, _m, _n, _o, _p, _q], ids="KLMNOPQ")
@@ -299,7 +301,7 @@ def test_a_release_is_proved_from_the_beginning_after_a_crash_at_letter(upto: Ca
     _held(stage)
     upto(stage)
     stage.crash_and_recover()
-    assert stage.stands == (Phase.STOPPED, None)
+    assert stage.stands() == (Phase.STOPPED, None)
     assert stage.on_disk == (False, False)
     stage.once("picture")
     stage.created(user=1)
@@ -313,7 +315,7 @@ def test_a_raw_start_before_the_grant_is_gone_keeps_the_slot() -> None:
     _l(stage)
     stage.once("raw start", "advance", "advance")
     stage.settle_down()
-    assert stage.stands == (Phase.RUNNING, Claim.BOUND)
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
     assert stage.on_disk == (True, True)
     assert any("started from outside and keeps its GPU" in words for words in stage.said)
 
@@ -326,7 +328,7 @@ def test_a_raw_start_after_the_grant_is_gone_is_refused_by_the_guard(upto: Calla
     stage.once("raw start", "advance", "advance")
     assert stage.running() == 0
     stage.settle_down()
-    assert stage.stands == (Phase.STOPPED, None)
+    assert stage.stands() == (Phase.STOPPED, None)
 
 
 def test_a_raw_start_whose_process_is_there_before_the_look_and_whose_guard_comes_after_it_is_waited_for() -> None:
@@ -337,8 +339,8 @@ def test_a_raw_start_whose_process_is_there_before_the_look_and_whose_guard_come
     stage.step(do.Withdraw, 3)
     stage.save()
     stage.once("step")
-    assert stage.stands == (Phase.STOPPED, Claim.RELEASING)
+    assert stage.stands() == (Phase.STOPPED, Claim.RELEASING)
     stage.once("advance")
     assert stage.running() == 0
     stage.settle_down()
-    assert stage.stands == (Phase.STOPPED, None)
+    assert stage.stands() == (Phase.STOPPED, None)

@@ -2,9 +2,9 @@
 
 import pytest
 
+from tests.sim.daemon import Setup
 from tests.sim.mutants import MUTANTS, Mutant, run
 from tests.sim.play import Play
-from tests.sim.scene import Setup
 from tests.sim.swarm import history, replay, shrink
 
 #: Steps of `make quick`; `make sim` makes as many as are asked for.
@@ -20,7 +20,7 @@ QUICK = frozenset(
         "a session that nobody reads is not cut",
         "a whole GPU is given while a slice of it is",
         "the answer to an earlier order is taken for this one's",
-        "the spec goes before the grant",
+        "the spec is not withdrawn with the grant",
     }
 )
 
