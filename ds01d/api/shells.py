@@ -18,8 +18,6 @@ from ds01d.model.errors import Denied, Invalid, Refused, TooMany
 #: Seconds in which the ticket has to be shown.
 SHOW_S = 5.0
 _TICKET_MAX = 256
-#: Connections at once; a ticket lives five seconds, so there are never many.
-_AT_ONCE = 64
 
 
 class ShellDoor:
@@ -29,7 +27,8 @@ class ShellDoor:
         self._sessions = sessions
         self._identify = identify
         self._show_s = show_s
-        #: Its own, so that shells are not shut out by many requests.
+        #: Its own, so that shells are not shut out by many requests. It bounds all and each: whoever shows no ticket
+        #: holds his own places for five seconds, and nobody else's.
         self._throttle = throttle
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -59,7 +58,7 @@ class ShellDoor:
         except OSError:
             caller.close()
             return
-        if len(self._serving) >= _AT_ONCE or not self._throttle.connect(peer.uid):
+        if not self._throttle.connect(peer.uid):
             _say_no(caller, TooMany("cannot hand out another shell now: too many are asked for at once"))
             peer.close()
             caller.close()
