@@ -1,6 +1,7 @@
 """`rpc.discover`: the table of methods as an OpenRPC document, made from the types themselves."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -27,9 +28,14 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 def discover(methods: tuple[Method, ...]) -> Method:
     """The method that describes these methods, and itself."""
 
+    @cache
+    def made() -> Document:
+        # Once: it takes as long as fifty other calls, and anybody may ask.
+        return document((*methods, described))
+
     async def run(_desk: Desk, _caller: Caller, _wish: Nothing) -> Document:
         """Describe every method: parameters, result, errors."""
-        return document((*methods, described))
+        return made()
 
     described = Method("rpc.discover", Nothing, Document, ANYONE, (), run)
     return described

@@ -1,5 +1,6 @@
 """JSON-RPC 2.0: one call or a batch becomes answers. The one place where any exception becomes an error object."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 
@@ -13,10 +14,12 @@ from ds01d.api.throttle import Limits, Throttle
 from ds01d.api.waiting import StillGoing
 from ds01d.logs import log
 from ds01d.loop.port import Mind
-from ds01d.model.errors import Bug, Refused
+from ds01d.model.errors import Bug, Refused, TooMany
 
 #: The exit code of the commands for a request that cannot be understood.
 _USAGE = 2
+#: To read so much takes about as long as to answer a small call; a call of this size or less costs nothing beside.
+_BYTES_PER_CALL = 2**14
 _ID_TEXT_MAX = 256
 _ID_NUMBER_MAX = 2**53
 _MEMBERS = {"jsonrpc", "id", "method", "params"}
@@ -95,14 +98,30 @@ class Rpc:
     async def answer(self, body: bytes, caller: Caller) -> Answer | list[Answer]:
         """The answer to a call, or those to a batch; a body that is no JSON is one answer too."""
         try:
+            self._throttle.spend(caller.actor.uid, len(body) // _BYTES_PER_CALL)
             request = codec.decode(body)
             if not isinstance(request, list):
                 return await self._one(request, caller)
             if not 1 <= len(request) <= self._limits.batch:
                 raise codec.invalid_request(f"a batch holds 1 to {self._limits.batch} calls, not {len(request)}")
-        except Fault as e:
+        except TooMany as e:
             return Answer(error=error_of(e))
-        return [await self._one(part, caller) for part in request]
+        except Fault as e:
+            return self._unreadable(e, caller)
+        answers = []
+        for part in request:
+            answers.append(await self._one(part, caller))
+            # Most calls never wait for anything: without this others would wait for the whole batch.
+            await asyncio.sleep(0)
+        return answers
+
+    def _unreadable(self, fault: Fault, caller: Caller) -> Answer:
+        """The answer to what is no call: it costs as much as one."""
+        try:
+            self._throttle.spend(caller.actor.uid)
+        except TooMany as e:
+            return Answer(error=error_of(e))
+        return Answer(error=error_of(fault))
 
     async def _one(self, request: object, caller: Caller) -> Answer:
         began = time.monotonic()

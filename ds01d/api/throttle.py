@@ -41,18 +41,18 @@ class Throttle:
         self._watching: dict[int, int] = {}
         self._connected: dict[int, int] = {}
 
-    def spend(self, uid: int) -> None:
-        """Take the price of one request, or refuse."""
+    def spend(self, uid: int, price: int = 1) -> None:
+        """Take the price of a request, that of one call where nothing else is said, or refuse."""
         limits, now = self._limits, self._clock()
         left, at = self._buckets.get(uid, (limits.burst, now))
         left = min(limits.burst, left + (now - at) * limits.per_second)
-        if left < 1:
+        if left < price:
             self._buckets[uid] = (left, now)
             raise TooMany(
                 f"cannot take more requests of yours now: {limits.per_second:g} a second is the limit",
                 hint="wait a second; to follow what happens, read GET /events instead of asking again and again",
             )
-        self._buckets[uid] = (left - 1, now)
+        self._buckets[uid] = (left - price, now)
 
     @contextmanager
     def running(self, uid: int) -> Iterator[None]:

@@ -20,6 +20,7 @@ from ds01d.api import peer as peers
 from ds01d.api.desk import Desk
 from ds01d.api.methods import METHODS
 from ds01d.api.peer import Peer
+from ds01d.api.ports import Kind
 from ds01d.api.rpc import Rpc
 from ds01d.api.server import Server
 from ds01d.api.shells import ShellDoor
@@ -32,9 +33,11 @@ from ds01d.logs import configure
 from ds01d.loop.chronicle import Line
 from ds01d.loop.loop import Loop
 from ds01d.loop.runner import Runner
-from ds01d.model.actor import Actor
+from ds01d.model.actor import Actor, Owner
 from ds01d.model.chronicle import EventLine
+from ds01d.model.container import Mount
 from ds01d.model.ids import ContainerId, EngineId, Uid
+from ds01d.model.operation import Failure
 from tests.api.conftest import as_declared
 from tests.api.fakes import Directory, Engine, Memory, Shells, Workspaces
 from tests.api.mind import InstantMind, small_machine
@@ -104,9 +107,9 @@ class FewShells(Shells):
 class FewPaths(Workspaces):
     """Remembers nothing."""
 
-    async def resolve(self, *args: object, **options: object) -> object:  # type: ignore[override]  # passed on as it is
+    async def resolve(self, owner: Owner, path: str, kind: Kind, *, create: bool) -> Mount | Failure:
         self.asked.clear()
-        return await super().resolve(*args, **options)  # type: ignore[arg-type]
+        return await super().resolve(owner, path, kind, create=create)
 
 
 class House:

@@ -27,6 +27,7 @@ STORMERS: Final = 16
 RSS_GROWTH_KIB: Final = 8 * 1024
 _LOOK_BACK: Final = 4000
 _PROTOCOL: Final = frozenset({"parse_error", "invalid_request", "invalid_params", "method_not_found"})
+_SHAPES: Final = ({"jsonrpc", "id", "result"}, {"jsonrpc", "id", "error"})
 _KINDS: Final = {m.name: _PROTOCOL | {e.kind for e in (*m.errors, *ALWAYS)} - {"internal"} for m in METHODS}
 
 
@@ -205,8 +206,7 @@ class Storm:
         answers = answer if isinstance(answer, list) else [answer]
         by_id = {json.dumps(p.get("id")): p for p in parts if isinstance(p, dict) and len(parts) == len(answers)}
         for one in answers:
-            wrong = not isinstance(one, dict) or set(one) not in ({"jsonrpc", "id", "result"}, {"jsonrpc", "id", "error"})
-            if wrong:
+            if not isinstance(one, dict) or set(one) not in _SHAPES:
                 raise Fault(f"this is no JSON-RPC: {one}\nafter {asked[:_LOOK_BACK]!r}")
             kind = one["error"]["data"]["kind"] if "error" in one else "ok"
             self.report.answers[kind] += 1

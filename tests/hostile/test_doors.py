@@ -24,7 +24,10 @@ async def test_a_minute_of_bad_requests_leaves_no_trace_and_delays_nobody() -> N
 async def test_who_hangs_up_in_the_middle_writes_nothing_into_the_log(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for rest in (b"POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{", b""):
+    for rest in (
+        b"POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{",
+        b"",
+    ):
         client = await house.client(BOB)
         client.writer.write(rest or b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.sleep(0.05)
