@@ -34,12 +34,12 @@ def result_of(answer: Answer) -> object:
         return None
 
 
-def choose_container(command: Command, given: Given) -> None:
+def choose_container(command: Command, given: Given, *, everybody: bool = False) -> None:
     """Put a container's name into the request, chosen from a numbered list."""
     if not at_terminal():
         all_ = ", or --all" if any(o.name == "--all" for o in command.options) else ""
         raise UsageError(f"which container? {command.name} NAME{all_}; `container-list` lists yours")
-    rows = containers_of(given)
+    rows = containers_of(given, everybody=everybody)
     if not rows:
         raise Declined("there are no containers yet; make one with `container-create NAME IMAGE`", _EXIT_NOT_FOUND)
     several = len({row.get("user") for row in rows}) > 1
@@ -47,7 +47,7 @@ def choose_container(command: Command, given: Given) -> None:
     if chosen is None:
         raise Declined("nothing chosen, nothing done", _EXIT_REFUSED)
     given.params["name"] = rows[chosen]["name"]
-    if posix.getuid() == 0 or several:
+    if posix.getuid() == 0 or several or everybody:
         given.params.setdefault("user", rows[chosen].get("user"))
 
 
@@ -110,9 +110,10 @@ def confirmed() -> int | None:
     raise Declined("nothing done", _EXIT_REFUSED)
 
 
-def containers_of(given: Given) -> list[dict[str, object]]:
-    """One's own containers, or those of whom an operator names."""
-    answer = call("container.list", _of_user(given), show="json", again=True)
+def containers_of(given: Given, *, everybody: bool = False) -> list[dict[str, object]]:
+    """One's own containers, those of whom an operator names, or everybody's."""
+    whose = _of_user(given) or ({"all": True} if everybody else {})
+    answer = call("container.list", whose, show="json", again=True)
     if answer.exit_code:
         raise Declined(complaint(answer), answer.exit_code)
     return _rows(answer, "containers")

@@ -124,7 +124,7 @@ def _choose(command: Command, given: Given, param: str) -> None:
 
     if not at_terminal():
         raise UsageError(f"{param.upper()} is missing: {command.name} {param.upper()}")
-    choose_container(command, given)
+    choose_container(command, given, everybody=param == "name")
     given.params[param] = given.params.pop("name")
 
 

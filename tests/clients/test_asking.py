@@ -37,6 +37,18 @@ def test_root_acts_for_whom_the_chosen_container_belongs_to(on_terminal: OnTermi
     assert daemon.asked[-1].params["user"] == "bob"
 
 
+def test_an_operators_verb_offers_everybodys_containers(on_terminal: OnTerminal, daemon: FakeDaemon) -> None:
+    daemon.answers["container.list"] = result({"containers": ROWS})
+
+    with on_terminal("ds01ctl", "release") as terminal:
+        terminal.expect("which one")
+        terminal.type("2\n")
+        assert terminal.wait() == 0
+
+    assert daemon.asked[0].params == {"all": True}
+    assert (daemon.asked[-1].method, daemon.asked[-1].params["name"]) == ("container.release", "vision")
+
+
 def test_choosing_nothing_does_nothing(on_terminal: OnTerminal, daemon: FakeDaemon) -> None:
     daemon.answers["container.list"] = result({"containers": ROWS})
 

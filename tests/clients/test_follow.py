@@ -10,7 +10,8 @@ from tests.clients.daemon import FakeDaemon, environment
 
 EVENTS = [
     {"timestamp": "2026-11-20T14:20:00Z", "event_type": "gpu.allocated", "user": "alice",
-     "details": {"container": "thesis", "slots": ["0:1", "0:2"], "gpueq": 2 / 7, "until": 1795186200.25, "why": "asked"}},
+     "details": {"container": "thesis", "slots": ["0:1", "0:2"], "gpueq": 0.2857142, "until": 1795186200.25,
+                 "why": "asked"}},
     {"timestamp": "2026-11-20T14:21:00Z", "event_type": "container.started", "user": "bob",
      "details": {"container": "vision", "trap": "\x1b[2J"}},
 ]  # fmt: skip
