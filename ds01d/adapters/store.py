@@ -121,7 +121,8 @@ class Store:
     def lock(self) -> None:
         """Take the directory for this process until it ends, and lay in the reserve for a full disk."""
         path = self._directory / "lock"
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # Held for reading only: a disk that is read-only can be started on, and one with writers cannot be made so.
+        lock = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -131,8 +132,7 @@ class Store:
                 f"cannot start: another ds01d (process {holder}) holds {path}; stop it, or use that one"
             ) from None
         with suppress(OSError):  # the lock holds; only the word for who has it needs a byte on a disk that may be full
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            path.write_text(f"{os.getpid()}\n")
         self._lock = lock
         self._lay_in()
 

@@ -356,3 +356,35 @@ def test_a_new_start_lays_the_ballast_in_again_when_there_is_room(small_disk: Pa
 
     assert not nothing
     assert (small_disk / "ballast").stat().st_size == 1 << 20
+
+
+@pytest.mark.root
+def test_a_directory_on_a_read_only_disk_can_be_locked_and_read(tmp_path: Path) -> None:
+    first = Store(tmp_path)
+    first.lock()
+    first.save(snapshot(1))
+    first.unlock()
+    subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", tmp_path], check=True)
+        second = Store(tmp_path)
+        second.lock()
+        assert loaded(second).revision == 1
+        with pytest.raises(AlreadyRunning):
+            Store(tmp_path).lock()
+        second.unlock()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.root
+def test_a_daemon_that_saves_nothing_just_now_keeps_no_disk_from_being_made_read_only(tmp_path: Path) -> None:
+    subprocess.run(["mount", "--bind", tmp_path, tmp_path], check=True)
+    try:
+        store = Store(tmp_path)
+        store.lock()
+        store.save(snapshot(1))
+        subprocess.run(["mount", "-o", "remount,bind,ro", tmp_path], check=True)
+        store.unlock()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
