@@ -348,6 +348,23 @@ def test_an_adopted_container_never_runs_as_a_group_that_is_not_its_owners(label
     assert world.named("alice", "train").gid == gid
 
 
+@pytest.mark.parametrize("phase", [Phase.RUNNING, Phase.STOPPED])
+def test_a_look_that_cannot_be_taken_is_not_tried_again_without_a_pause(phase: Phase) -> None:
+    """A hand that slips answers at once, for want of descriptors for instance."""
+    world = World()
+    c = world.with_running() if phase is Phase.RUNNING else world.with_stopped()
+    world.hint(c, "die")
+    looks = 0
+
+    while c.id in world.orders:
+        world.uncertain(c, returned=True)
+        looks += 1
+        assert looks < 3
+
+    world.wait(31)
+    assert isinstance(world.order(c), do.LookAt)
+
+
 def test_a_permission_that_vanished_from_the_disk_is_written_again() -> None:
     world = World()
     c = world.with_created()

@@ -40,7 +40,10 @@ def overdue(tx: Tx, c: Container) -> None:
     if c.order.name in _SETTLED_BY_RETURN:
         tx.change(c, order=replace(c.order, uncertain=True))
     else:
-        tx.change(c, order=None, look=True, attempts=c.attempts + 1)
+        # What became of an order is looked at now; a look that failed before its time would come back at once for ever.
+        again = c.order.name in {OrderName.LOOK, OrderName.KILL_GHOST} and tx.now < c.order.deadline
+        pause_s = back_off(c.attempts, least=0.1) if again else 0.0
+        tx.change(c, order=None, look=True, ghost=None, attempts=c.attempts + 1, retry_at=tx.now + pause_s)
 
 
 def try_again(tx: Tx, c: Container) -> None:
