@@ -28,20 +28,22 @@ _FULL = (
 class Connection(web.RequestHandler):
     """One connection, and the actor at its other end, found out once."""
 
-    __slots__ = ("_actor", "_doors", "_refusal", "peer")
+    __slots__ = ("_actor", "_counted", "_doors", "_refusal", "peer")
 
     def __init__(self, doors: "Server", manager: web.Server, **options: Any) -> None:  # noqa: ANN401  # aiohttp's own
         super().__init__(manager, **options)
         self._doors = doors
         self._actor: Actor | None = None
         self._refusal: Refused | None = None
+        self._counted = False
         self.peer: Peer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read the kernel's word at once; turn away whom there is no room for."""
         assert isinstance(transport, asyncio.Transport)
         peer = capture(transport.get_extra_info("socket"))
-        if not self._doors.throttle.connect(peer.uid):
+        self._counted = self._doors.admit(self, peer.uid)
+        if not self._counted:
             peer.close()
             full = error_of(TooMany("cannot take another connection: too many are open", hint="close some, or wait"))
             body = codec.encode(Answer(error=full).as_json())
@@ -55,9 +57,21 @@ class Connection(web.RequestHandler):
         """Forget the peer."""
         if self.peer is None:
             return
-        self._doors.throttle.disconnect(self.peer.uid)
+        self._count_out()
         self.peer.close()
         super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """Leave the place to somebody else, at once."""
+        self._count_out()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _count_out(self) -> None:
+        if self._counted:
+            assert self.peer is not None
+            self._counted = False
+            self._doors.count_out(self, self.peer.uid)
 
     def data_received(self, data: bytes) -> None:
         """Hear nobody who was turned away."""
@@ -78,6 +92,7 @@ class Connection(web.RequestHandler):
                 self._refusal = e
                 raise
             self.peer.close()
+            self._doors.proved(self)
         return self._actor
 
 
@@ -92,6 +107,31 @@ class Server:
         self._limits = limits
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
+        #: Connections of which nobody knows yet who is at the other end, the oldest first.
+        self._unproved: dict[Connection, None] = {}
+
+    def admit(self, connection: Connection, uid: int) -> bool:
+        """Count a connection in. When all places are taken, whoever has kept silent for longest gives his up.
+
+        A limit for each uid does not suffice: a user's range for containers of his own has 65536 uids without account.
+        """
+        if not self.throttle.connect(uid):
+            if not self.throttle.has_own_room(uid) or not self._unproved:
+                return False
+            next(iter(self._unproved)).give_way()
+            if not self.throttle.connect(uid):
+                return False
+        self._unproved[connection] = None
+        return True
+
+    def proved(self, connection: Connection) -> None:
+        """It has an actor at its other end, and keeps its place."""
+        self._unproved.pop(connection, None)
+
+    def count_out(self, connection: Connection, uid: int) -> None:
+        """Its place is free."""
+        self._unproved.pop(connection, None)
+        self.throttle.disconnect(uid)
 
     async def serve(self, sock: socket.socket) -> None:
         """Answer on a listening socket until closed."""

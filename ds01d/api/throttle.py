@@ -74,13 +74,17 @@ class Throttle:
     def connect(self, uid: int) -> bool:
         """Count a connection in, where there is room for it."""
         limits = self._limits
-        mine = self._connected.get(uid, 0)
         room = limits.connections + (limits.connections_for_root if uid == 0 else 0)
-        own = limits.connections_for_root + limits.connections_per_uid if uid == 0 else limits.connections_per_uid
-        if self.connection_count >= room or mine >= own:
+        if self.connection_count >= room or not self.has_own_room(uid):
             return False
-        self._connected[uid] = mine + 1
+        self._connected[uid] = self._connected.get(uid, 0) + 1
         return True
+
+    def has_own_room(self, uid: int) -> bool:
+        """Whether it is not this uid's own connections that leave no room for another."""
+        limits = self._limits
+        own = limits.connections_per_uid + (limits.connections_for_root if uid == 0 else 0)
+        return self._connected.get(uid, 0) < own
 
     def disconnect(self, uid: int) -> None:
         """Count it out again."""

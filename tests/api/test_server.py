@@ -289,13 +289,13 @@ class TestLimits:
     @pytest.mark.root
     async def test_one_user_cannot_take_all_connections_and_root_gets_in(self, house: House) -> None:
         for _ in range(3):
-            await house.client(ALICE)
+            assert (await (await house.client(ALICE)).post(CALL)).status == 200
         turned_away = await house.client(ALICE)
         reply = await turned_away.receive()
         assert (reply.status, reply.json["error"]["data"]["kind"]) == (503, "too_many")
         assert reply.headers["ds01-exit"] == "75"
 
-        await house.client(2002)
+        assert (await (await house.client(2002)).post(CALL)).status == 200
         assert (await (await house.client(2002)).receive()).status == 503
         assert (await (await house.client()).send("GET", "/healthz")).status == 200
 

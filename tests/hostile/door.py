@@ -64,9 +64,7 @@ class World:
         self.mind = InstantMind(state)
 
     async def perform(self, order: AnyOrder, _late: Callable[[Answer], None]) -> Answer:
-        answer = self.mind._answer(order)
-        # Whatever it is, an order is answered with an answer.
-        return answer  # type: ignore[return-value]
+        return self.mind._answer(order)  # type: ignore[return-value]  # an order is always answered with an answer
 
 
 class Told:
@@ -142,8 +140,7 @@ class House:
     async def open(self) -> list["asyncio.Task[None]"]:
         """Both doors; gives what runs until it is cancelled."""
         await self.server.serve(self._listener(REQUESTS))
-        running = [asyncio.create_task(self.loop.run()), asyncio.create_task(self.door.serve(self._listener(SHELLS)))]
-        return running
+        return [asyncio.create_task(self.loop.run()), asyncio.create_task(self.door.serve(self._listener(SHELLS)))]
 
     def _listener(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

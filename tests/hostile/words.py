@@ -51,11 +51,12 @@ ODD_TEXTS: Final = (
     "\u0661d",
 )
 #: Written as they stand: some of them are no JSON.
-ODD_LITERALS: Final = tuple(
+_LITERALS: Final = (
     "null true false 0 -0 -1 1.0 1e3 1e308 1e309 -1e400 0.1e-400 9007199254740993 9223372036854775808 "
     '18446744073709551616 00 1. .5 +1 NaN Infinity -Infinity nul True 0x10 1_000 [] {} [[]] {,} "\\ud800" '
-    """"\\udc00\\ud800" "\\x00" "\\u12" "'" 'a' // /**/ [1,] {"a"} {"a":}""".split()  # noqa: SIM905  # legible so
+    """"\\udc00\\ud800" "\\x00" "\\u12" "'" 'a' // /**/ [1,] {"a"} {"a":}"""
 )
+ODD_LITERALS: Final = tuple(_LITERALS.split())
 SPECIAL: Final = ("__class__", "__proto__", "user", "all", "params", "id", "dry_run", "request_id", "Name", "name ")
 
 
