@@ -37,6 +37,8 @@ def create_document(order: CreateContainer, init: Path) -> Document:
         "WorkingDir": WORKING_DIR,
         "Entrypoint": [INIT_TARGET],
         "Cmd": [],
+        # An image may name another; our init passes this one on to every process.
+        "StopSignal": "SIGTERM",
         "Labels": _labels(order),
         # Images for GPUs say `all` themselves; under the nvidia runtime that would be every GPU there is.
         "Env": ["NVIDIA_VISIBLE_DEVICES=void"],
@@ -77,9 +79,8 @@ def _host(spec: ContainerSpec, key: Key, init: Path) -> Document:
         host["NanoCpus"] = round(limits.cpus * _NANO)
     if limits.memory is not None:
         host["Memory"] = limits.memory
-        # Without memory the engine refuses a limit on memory and swap together.
-        if limits.memory_swap is not None:
-            host["MemorySwap"] = limits.memory_swap
+        # Without memory the engine refuses a limit on memory and swap together; left out, it would be twice the memory.
+        host["MemorySwap"] = -1 if limits.memory_swap is None else limits.memory_swap
     if limits.shm_size is not None:
         host["ShmSize"] = limits.shm_size
     if limits.pids is not None:

@@ -49,6 +49,7 @@ def test_a_container_with_a_gpu_and_everything() -> None:
         "WorkingDir": "/workspace",
         "Entrypoint": ["/.ds01-init"],
         "Cmd": [],
+        "StopSignal": "SIGTERM",
         "Env": ["NVIDIA_VISIBLE_DEVICES=void"],
         "Labels": {
             "ds01.id": "l-1",
@@ -94,3 +95,10 @@ def test_swap_without_memory_is_left_out_because_the_engine_would_refuse_it() ->
     host = document(spec)["HostConfig"]
     assert isinstance(host, dict)
     assert "MemorySwap" not in host
+
+
+def test_memory_without_a_word_about_swap_leaves_swap_unlimited() -> None:
+    spec = ContainerSpec(image="bb:latest", gpus=None, limits=ContainerLimits(memory=2**30))
+    host = document(spec)["HostConfig"]
+    assert isinstance(host, dict)
+    assert host["MemorySwap"] == -1
