@@ -143,6 +143,7 @@ class Looker:
                 trouble = "; ".join(filter(None, (trouble, f"cannot see the GPUs: {picture.reason}")))
             else:
                 slots = tuple(slot_seen(picture, slot) for slot in order.slots)
+        process = self._process.read()
         return Look(
             status=status,
             cgroup=cgroup,
@@ -150,6 +151,7 @@ class Looker:
             started_at=seen.started_at if seen is not None else 0.0,
             finished_at=seen.finished_at if seen is not None else 0.0,
             exit_code=seen.exit_code if seen is not None else None,
+            engine_since=EngineProcess.since(process) if process is not None else 0.0,
             init_alive=alive,
             cgroup_path=running_path,
             ghost=bool(kept),

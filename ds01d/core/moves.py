@@ -12,8 +12,9 @@ from ds01d.model.operation import Failure, Verb
 
 #: A hold of 0 still lasts this long, so that `docker restart` finds its slots; seconds.
 HOLD_MIN_S = 10.0
-#: An end so shortly (seconds) before an engine's silence may have come by what silenced it.
-HEARD_SLACK_S = 2.0
+#: An end so shortly (seconds) before an engine's silence may have come by what silenced it: an engine that is told to
+#: stop gives containers 15 s, and then keeps open connections, our event stream among them, for another 5 s.
+HEARD_SLACK_S = 22.0
 #: What a failed start leaves of a hold at least; seconds.
 HOLD_AFTER_FAILURE_S = 300.0
 
@@ -88,8 +89,8 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
     """A run is over, by whatever; what follows was asked for, or is the hold."""
     a = tx.state.allocation_of(c.id)
     policy = tx.state.policy
-    again = c.interrupted and c.phase is Phase.RUNNING and policy.containers.restart_after_boot
-    again = again and not _ended_before_silence(tx, look)
+    again = c.phase is Phase.RUNNING and policy.containers.restart_after_boot
+    again = again and (c.interrupted or _under_another_engine(look)) and not _ended_before_silence(tx, look)
     then, phase = c.then, c.phase
     why = {Phase.STOPPING: c.why or "stopped"}.get(phase, f"ended by itself{_exit_words(look.exit_code)}")
     if again and (a is not None or not c.wants_gpu) and not (a is not None and a.lost):
@@ -125,9 +126,15 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
         remove_when_free(tx, c, why)
 
 
+def _under_another_engine(look: Look) -> bool:
+    """Whether a run was over before the engine that tells of it came up: a look may be quicker than that news."""
+    return 0 < look.finished_at < look.engine_since
+
+
 def _ended_before_silence(tx: Tx, look: Look) -> bool:
     """Whether a run was over before its engine went down: then it ended by itself, and is not run again."""
-    heard = tx.state.sight.heard_until
+    sight = tx.state.sight
+    heard = sight.silent_since if sight.silent_since is not None else sight.heard_until
     return heard is not None and 0 < look.finished_at < heard - HEARD_SLACK_S
 
 

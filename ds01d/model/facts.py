@@ -55,6 +55,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     finished_at: float = 0.0
     exit_code: int | None = None
+    #: When the engine that answered came up, epoch seconds; 0: not known.
+    engine_since: float = 0.0
     #: The engine says running and its init process lives; None: not known.
     init_alive: bool | None = None
     #: The cgroup path of its init while it runs.

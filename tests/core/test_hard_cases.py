@@ -248,6 +248,36 @@ def test_a_container_that_ended_by_itself_before_the_engine_went_down_is_not_sta
     assert world.fresh(c).phase is Phase.STOPPED
 
 
+def test_what_ended_while_its_engine_was_told_to_stop_is_started_again_by_the_next() -> None:
+    """An engine gives containers 15 s, and keeps open connections for another 5 s: silence comes late."""
+    world = World()
+    c = world.with_running()
+    world.now += 100
+    world.ends(c.engine_id, 143)
+    world.now += 18
+    world.tell(ev.EngineSilent(reason="its stream ended"))
+    world.now += 5
+    world.tell(ev.EngineAnswered(engine=ENGINE, restarted=True))
+    world.oblige()
+
+    assert world.fresh(c).phase is Phase.RUNNING
+
+
+def test_a_look_that_the_next_engine_answers_before_it_is_known_to_be_another_tells_the_same() -> None:
+    world = World()
+    c = world.with_running()
+    world.now += 100
+    world.ends(c.engine_id, 143)
+    world.now += 3
+    world.tell(ev.EngineSilent(reason="its stream ended"))
+    world.now += 5
+    world.hint(c, "die")
+    world.looks(c, EngineStatus.STOPPED, engine_since=world.now)
+    world.oblige()
+
+    assert world.fresh(c).phase is Phase.RUNNING
+
+
 def test_a_container_that_went_down_with_an_engine_restarted_behind_our_back_is_started_again() -> None:
     world = World()
     c = world.with_running()
