@@ -22,8 +22,9 @@ MIB = 2**20
 def connect(path: str = REQUESTS, timeout_s: float = 15.0) -> socket.socket:
     """A new connection."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(timeout_s)
+    # Waits where the backlog is full, as every plain client does; with a timeout it would be refused.
     sock.connect(path)
+    sock.settimeout(timeout_s)
     return sock
 
 
