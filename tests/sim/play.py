@@ -121,7 +121,7 @@ class Play(Scene):
         m, e = self.machine, self.engine
         not_running = (EngineStatus.CREATED, EngineStatus.STOPPED)
         return (
-            Move("raw start", 1, lambda: self.raw(*not_running), self.raw_start, fault=True),
+            Move("raw start", 1, self.startable, self.raw_start, fault=True),
             Move("raw kill", 0.7, lambda: self.raw(EngineStatus.RUNNING), e.raw_kill, fault=True),
             Move("raw rm", 0.2, lambda: self.raw(*not_running), e.raw_remove, fault=True),
             Move("borrow", 0.1, self.keys, e.borrow, fault=True),

@@ -158,6 +158,16 @@ class Scene:
         e = self.engine
         return [x for x in e.made.values() if x.status in statuses and not e.locked(x.id)] if e.up else []
 
+    def startable(self) -> list[Made]:
+        """What a person may start by himself.
+
+        Left out is whatever has devices in its permission that mean other cards since the driver was loaded anew: that
+        nobody starts it before the daemon has seen the new numbers is an assumption of the design.
+        """
+        specs, behind = self.engine.cache, self.machine.behind
+        found = self.raw(EngineStatus.CREATED, EngineStatus.STOPPED)
+        return [x for x in found if (spec := specs.get(x.key)) is None or behind(spec) in {None, spec.slots}]
+
     def raw_start(self, made: Made) -> None:
         if self.daemon is not None and self.daemon.up:
             self.judge.at_rest(self.daemon)
@@ -210,7 +220,8 @@ class Scene:
 
     def driver_idle(self) -> Sequence[None]:
         """Whether the driver could be loaded anew: only while nothing uses it and nobody looks."""
-        idle = self.daemon is None and not self.machine.procs and not self.engine.starting and not self.machine.foreign
+        m, e = self.machine, self.engine
+        idle = self.daemon is None and not (m.procs or m.foreign or e.starting or e.calls)
         return (None,) if idle else ()
 
     def reboot(self) -> None:
