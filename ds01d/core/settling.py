@@ -30,6 +30,8 @@ TIMEOUT_S = {
 }
 
 
+#: Seconds after which it is asked again whether a contested slot has come free.
+CONTESTED_S = 2.0
 #: Seconds after the grace of a stop at which sessions that nobody reads are cut, so that the engine's die event comes.
 CUT_AFTER_S = 2.0
 
@@ -86,8 +88,25 @@ def settle(tx: Tx, container: ContainerId) -> None:
     if c.frozen or c.order is not None or (c.retry_at is not None and c.retry_at > tx.now):
         return
     name = due(c, a)
-    if name is not None:
+    if name in {OrderName.PERMIT, OrderName.START} and contested(state, c, a):
+        tx.change(
+            c, retry_at=tx.now + CONTESTED_S, why="its GPU is in use by a container that the ledger does not know"
+        )
+    elif name is not None:
         _give(tx, c, a, name)
+
+
+def contested(state: State, c: Container, a: Allocation | None) -> bool:
+    """Whether somebody else may still use slots that the ledger gives to this container.
+
+    So it may be after an older state was restored; until the contrary is proved nothing starts on them.
+    """
+    for slot_id in a.slots if a is not None else ():
+        slot = state.slots.get(slot_id)
+        near = (slot, *state.excluded_by(slot)) if slot is not None else ()
+        if any(other != c.id for s in near for other in state.containers.ids("blocks", s.id)):
+            return True
+    return False
 
 
 def _gone(c: Container, a: Allocation | None) -> bool:

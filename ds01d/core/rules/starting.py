@@ -5,11 +5,11 @@ from ds01d.core.admitting import admit
 from ds01d.core.events import Failed, StartRequested
 from ds01d.core.moves import HOLD_AFTER_FAILURE_S, back_off, bind, engine_failure, fail, hold, promise
 from ds01d.core.requests import open_operation, repeated, target
-from ds01d.core.settling import pending
+from ds01d.core.settling import contested, pending
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, Phase, Then
-from ds01d.model.errors import Refused, WrongPhase
+from ds01d.model.errors import NoneFree, Refused, WrongPhase
 from ds01d.model.facts import EngineStatus, Look
 from ds01d.model.ids import OperationId
 from ds01d.model.operation import Verb
@@ -48,6 +48,11 @@ def begin(tx: Tx, c: Container) -> None:
     """Send a stopped container on its way; a parked one asks for slots like anybody else."""
     a = tx.state.allocation_of(c.id)
     if a is not None:
+        if contested(tx.state, c, a):
+            raise NoneFree(
+                f"cannot start {c.name}: its GPU is in use by a container that the ledger does not know",
+                hint="an operator finds it in `ds01ctl status`",
+            )
         bind(tx, a)
     elif c.spec.gpus is not None:
         slots = admit(tx.state, tx.now, c.uid, c.user, c.spec.gpus)
