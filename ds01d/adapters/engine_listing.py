@@ -56,12 +56,14 @@ class EngineListing:
         permissions: Callable[[], tuple[PermissionSeen, ...]],
         post: Callable[[Event], None],
         revision: Callable[[], int],
+        interval_s: float = INTERVAL_S,
     ) -> None:
         self._engine = engine
         self._cgroups = cgroups
         self._permissions = permissions
         self._post = post
         self._revision = revision
+        self._interval_s = interval_s
         self._asked = asyncio.Event()
         self._known: dict[EngineId, _Known] = {}
         self._driver = ""
@@ -71,10 +73,10 @@ class EngineListing:
         self._asked.set()
 
     async def run(self) -> None:
-        """List whenever asked, and every half minute; an engine that does not answer is the event stream's matter."""
+        """List whenever asked, and at every interval; an engine that does not answer is the event stream's matter."""
         while True:
             try:
-                async with asyncio.timeout(INTERVAL_S):
+                async with asyncio.timeout(self._interval_s):
                     await self._asked.wait()
             except TimeoutError:
                 pass

@@ -125,6 +125,7 @@ class Daemon:
             permissions=self._permissions.seen,
             post=self._post,
             revision=lambda: self._state.revision,
+            interval_s=settings.intervals.listing,
         )
         self._events = EngineEvents(self._engine, post=self._post, reconnected=self._listing.ask, process=process)
         metadata = MetadataFiles(places.state / "container-metadata")

@@ -185,6 +185,7 @@ class Lister:
             permissions=tuple,
             post=self.heard.events.put_nowait,
             revision=lambda: self.revision,
+            interval_s=0.05,
         )
 
 
@@ -226,6 +227,12 @@ async def test_our_labels_on_somebody_elses_gpus_hide_nothing(lister: Lister) ->
     forged = inspected() | {"HostConfig": {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["ds01/gpu=k2"]}]}}
     lister.fake.replies[f"GET containers/{FULL_ID}/json"] = lister.fake.says(forged)
     assert (await lister.listing.read()).foreign[0].gpus == ("ds01/gpu=k2",)
+
+
+async def test_it_lists_at_its_interval_without_being_asked(lister: Lister) -> None:
+    running = asyncio.create_task(lister.listing.run())
+    assert isinstance(await lister.heard.next(), Relisted)
+    running.cancel()
 
 
 async def test_the_revision_is_that_of_the_moment_before_the_engine_was_asked(lister: Lister) -> None:
