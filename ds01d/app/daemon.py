@@ -256,7 +256,9 @@ class Daemon:
             )
         )
         await self._sessions.restore(inherited)
-        if engine is not None and not await self._loop.idle(SETTLE_WAIT_S):
+        # While nothing may be changed nothing settles either.
+        waits = engine is not None and self._recovering is None
+        if waits and not await self._loop.idle(SETTLE_WAIT_S):
             log.warning("startup.unsettled", after_s=SETTLE_WAIT_S, do="ds01ctl status shows what is waited for")
 
     async def _meet_engine(self) -> tuple[Engine | None, Listing]:

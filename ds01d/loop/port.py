@@ -32,6 +32,11 @@ class Mind(Protocol):
         """Since when the disk does not take the state; epoch seconds."""
         ...
 
+    @property
+    def recovering(self) -> str | None:
+        """Why only reads are answered: the saved state could not be taken up."""
+        ...
+
     def now(self) -> float:
         """Epoch seconds of the daemon's own steady clock."""
         ...

@@ -28,6 +28,7 @@ class InstantMind:
     def __init__(self, state: State) -> None:
         self.state = state
         self.unsaved_since: float | None = None
+        self.recovering: str | None = None
         self.asleep = False
         #: What every operation ends with.
         self.failure: Failure | None = None

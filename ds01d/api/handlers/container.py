@@ -166,7 +166,7 @@ async def list_(desk: Desk, caller: Caller, wish: ListParams) -> ContainerList:
         containers=containers.list_of(state, uid, everybody=everybody),
         all=everybody or uid != actor.uid,
         wide=wish.wide,
-        notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since),
+        notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since, recovering=desk.mind.recovering),
     )
 
 

@@ -54,7 +54,7 @@ async def gpus(desk: Desk, caller: Caller, _wish: Nothing) -> GpuList:
     return GpuList(
         gpus=slots.all_gpus(state),
         slots=slots.all_slots(state, actor),
-        notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since),
+        notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since, recovering=desk.mind.recovering),
         driver=state.sight.driver,
         seen_at=state.sight.seen_at,
     )

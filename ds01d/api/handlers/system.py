@@ -89,7 +89,7 @@ async def status(desk: Desk, caller: Caller, _wish: Nothing) -> MachineStatus:
     """Show the machine: each slot, free or whose and until when; what is amiss; what the caller has."""
     state, actor = desk.mind.state, caller.actor
     return MachineStatus(
-        notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since),
+        notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since, recovering=desk.mind.recovering),
         slots=slots.all_slots(state, actor),
         containers=containers.list_of(state, actor.uid, everybody=False),
         share=machine.share(state, actor),

@@ -37,12 +37,16 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     containers_max: int | None
 
 
-def notices(state: State, actor: Actor, *, unsaved_since: float | None) -> tuple[Notice, ...]:
+def notices(
+    state: State, actor: Actor, *, unsaved_since: float | None, recovering: str | None = None
+) -> tuple[Notice, ...]:
     """Everything that is amiss, the worst first."""
     sight, found = state.sight, []
     if not state.settled:
         found.append(_warning("starting: nothing is decided before the state was held against reality"))
-    if unsaved_since is not None:
+    if recovering is not None:
+        found.append(_warning(f"{recovering}: nothing is changed before an operator has restored a backup"))
+    elif unsaved_since is not None:
         found.append(_warning("cannot save: changes are refused until the disk takes them", unsaved_since))
     if sight.silent_since is not None:
         words = f"the engine does not answer: {sight.silent_why}; what is shown of containers may be out of date"
