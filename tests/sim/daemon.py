@@ -38,6 +38,8 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     early_looks: bool = False
     #: Some containers ask for several slots, or none.
     counts: tuple[int, ...] = (1,)
+    #: How long a stopped container keeps its slots, seconds; None: for ever.
+    hold_s: float | None = 60.0
     #: A cgroup that was never recorded is looked for in the wrong place.
     odd_cgroups: bool = False
 
@@ -49,13 +51,15 @@ class Broken(AssertionError):
 class Copy:
     """One saved state."""
 
-    __slots__ = ("body", "boot_id", "lineage", "revision")
+    __slots__ = ("body", "boot_id", "holders", "lineage", "revision")
 
-    def __init__(self, body: bytes, lineage: str, boot_id: str, revision: int) -> None:
-        self.body = body
-        self.lineage = lineage
-        self.boot_id = boot_id
-        self.revision = revision
+    def __init__(self, state: State) -> None:
+        self.body = dump(state)
+        self.lineage = state.lineage
+        self.boot_id = state.boot_id
+        self.revision = state.revision
+        #: Who held which slot in it.
+        self.holders = {slot: a.container for a in state.allocations for slot in a.slots}
 
 
 #: States that are there to be restored.
@@ -274,8 +278,7 @@ class Daemon:
         return self.state.revision > self.saved
 
     def begin_save(self) -> None:
-        s = self.state
-        self.saving = Copy(dump(s), s.lineage, s.boot_id, s.revision)
+        self.saving = Copy(self.state)
 
     def end_save(self) -> None:
         copy, self.saving = self.saving, None

@@ -1,11 +1,14 @@
 """Left alone, everything comes home: all faults are off, time passes, and nothing may be left over."""
 
+from ds01d.core import events as ev
+from ds01d.model.allocation import Claim
 from ds01d.model.container import Phase
 from ds01d.model.facts import EngineStatus
 from ds01d.model.ids import EngineId
 from tests.sim.play import Play
+from tests.sim.scene import OPERATOR
 
-#: Rounds of calm, of four seconds first and of a minute later: longer than every hold, back-off and pause.
+#: Rounds of calm, of four seconds first and of five minutes later: longer than every hold, back-off and pause.
 ROUNDS, SHORT = 60, 30
 #: After these a ghost has been found and ended, not only because a hold was over.
 GHOST_ROUNDS = 8
@@ -36,7 +39,7 @@ def leave_alone(play: Play) -> int:
                 return steps
         else:
             quiet = 0
-        m.now += 4.0 if n < SHORT else 60.0
+        m.now += 4.0 if n < SHORT else 300.0
         play.do("soon", 0)
     raise Restless("; ".join(_left(play)[:4]))
 
@@ -47,6 +50,9 @@ def _operator(play: Play) -> None:
     for c in play.left_behind():
         if not c.engine_gone:
             play.take_for_gone(c)
+    if play.setup.hold_s is None:
+        for a in [a for a in play.daemon.state.allocations if a.claim is Claim.HELD]:
+            play.ask(ev.ReleaseRequested(actor=OPERATOR, container=a.container))
     for c in play.daemon.state.containers:
         strange = c.engine != play.engine.name
         if (c.stray or strange) and c.engine_id is not None:

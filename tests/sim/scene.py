@@ -21,7 +21,6 @@ from tests.sim.machine import Card, Machine, Proc
 S = TypeVar("S")
 
 CREATED_S = 120.0
-HOLD_S = 60.0
 
 
 class Scene:
@@ -37,7 +36,7 @@ class Scene:
             max_mig_instances=None,
             max_gpus_per_container=None,
             max_containers_per_user=setup.each,
-            gpu_hold_after_stop=HOLD_S,
+            gpu_hold_after_stop=setup.hold_s,
             created_timeout=CREATED_S,
         )
         self.policy = Policy(groups={"student": limits}, sigterm_grace=10.0)
@@ -213,7 +212,12 @@ class Scene:
         return (None,) if self.daemon is None and not self.disk.broken and self.disk.before is not None else ()
 
     def backups(self) -> Sequence[Copy]:
-        return self.disk.backups[:-1] if self.daemon is None else ()
+        """Older states to bring back; those first in which a slot is another's than now."""
+        main = self.disk.main
+        if self.daemon is not None or main is None:
+            return ()
+        others = [c for c in self.disk.backups if any(main.holders.get(s, who) != who for s, who in c.holders.items())]
+        return others or self.disk.backups[:-1]
 
     def stuck(self) -> list[Task]:
         return self.tasks(lambda d: [t for t in d.hands.tasks.values() if t.stuck])

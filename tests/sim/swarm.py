@@ -36,6 +36,7 @@ def setup_of(rng: random.Random) -> Setup:
         keeps_running=rng.random() < 0.6,
         early_looks=rng.random() < 0.5,
         counts=rng.choice([(1,), (1,), (1, 2), (1, 0), (1, 2, 0)]),
+        hold_s=rng.choice([60.0, 60.0, 3600.0, None]),
         odd_cgroups=rng.random() < 0.15,
     )
 

@@ -16,7 +16,7 @@ from tests.sim.daemon import Setup
 from tests.sim.ending import work
 from tests.sim.hands import Task
 from tests.sim.play import Play
-from tests.sim.scene import HOLD_S, actor
+from tests.sim.scene import actor
 
 
 class Stage:
@@ -245,7 +245,7 @@ def test_a_ghost_is_ended_by_the_next_daemon_when_both_died(upto: Callable[[Stag
 
 
 def _k(stage: Stage) -> None:
-    stage.play.wait(HOLD_S + 1)
+    stage.play.wait(61.0)
     stage.once("wake")
     assert stage.stands() == (Phase.STOPPED, Claim.RELEASING)
 
