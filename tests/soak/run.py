@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,15 +89,16 @@ def _counts(counter: Counter[str]) -> str:
 
 
 @contextmanager
-def place(*, image: str, live_restore: bool, policy: str = POLICY, shared: str = "") -> Iterator[House]:
-    """A server with this engine, and the product in it; `shared` is the host's command that readies its disk."""
+def place(
+    *, image: str, live_restore: bool, policy: str = POLICY, prepare: Callable[[Server], None] = lambda _: None
+) -> Iterator[House]:
+    """A server with this engine, and the product in it; `prepare` does something to it before the daemon starts."""
     with Server(image=image, provision=False) as server:
         features = {"features": {"cdi": True}, "exec-opts": ["native.cgroupdriver=systemd"]}
         server.exec("mkdir", "-p", "/etc/docker")
         server.write("/etc/docker/daemon.json", json.dumps(features | {"live-restore": live_restore}))
         subprocess.run([TESTBED / "provision", server.name], check=True, capture_output=True, timeout=120)
-        if shared:
-            server.exec("sh", "-c", shared)
+        prepare(server)
         server.install("--no-start")
         server.write("/etc/ds01/resource-limits.yaml", policy)
         server.write("/etc/ds01/ds01d.yaml", SETTINGS)
@@ -107,8 +108,8 @@ def place(*, image: str, live_restore: bool, policy: str = POLICY, shared: str =
         yield House(server)
 
 
-def run(server: Server, order: Order) -> Report:
-    """The storm, and the judgement."""
+def run(server: Server, order: Order, steady: Callable[[], None] = lambda: None) -> Report:
+    """The storm, and the judgement; `steady` ends what else disturbs the server before it is judged."""
     home = server.shared / "soak" / "tests"
     (home / "soak").mkdir(parents=True, exist_ok=True)
     for package in (home, home / "soak"):
@@ -128,6 +129,7 @@ def run(server: Server, order: Order) -> Report:
         env={"PYTHONPATH": "/host/soak", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         timeout=order.timeout_s,
     )
+    steady()
     said: dict[str, Any] = json.loads(done.stdout)
     lost = [f"{p['user']} {p['lost']}\n{done.stderr[-3000:]}" for p in said["people"] if "lost" in p]
     surprises = [s for p in said["people"] for s in p.get("surprises", ())]
