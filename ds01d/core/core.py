@@ -275,12 +275,11 @@ def _done(tx: Tx, c: Container, name: OrderName, e: ev.Done) -> None:
             tx.change(c, permission=Permission.PRESENT, attempts=0)
         case OrderName.WITHDRAW:
             tx.change(c, permission=Permission.ABSENT, withdraw=False, attempts=0)
-        case OrderName.START | OrderName.KILL_GHOST:
+        case OrderName.START | OrderName.KILL_GHOST | OrderName.REMOVE:
+            # What the engine has removed may still run without its knowledge: the look is the proof.
             tx.change(c, look=True, ghost=None)
         case OrderName.STOP | OrderName.KILL:
             ending.stop_answered(tx, c)
-        case OrderName.REMOVE:
-            tx.change(c, engine_id=None)
         case OrderName.LOOK:
             raise AssertionError("a look is answered by what was seen")
         case _:

@@ -611,3 +611,16 @@ def test_a_stopped_container_whose_cgroup_cannot_be_read_stays_what_it_was() -> 
     world.hint(c, "die")
     world.looks(c, EngineStatus.STOPPED, cgroup=CgroupStatus.UNKNOWN)
     assert stand(world, c) == (Phase.RUNNING, Claim.BOUND)
+
+
+def test_a_container_that_the_engine_has_removed_is_looked_for_once_more_before_it_is_forgotten() -> None:
+    world = World()
+    c = world.with_parked()
+    world.ask_remove(c)
+    world.done(c)
+    assert not world.gone(c)
+    world.looks(c, EngineStatus.ABSENT, cgroup=CgroupStatus.OCCUPIED, ghost=True)
+    assert isinstance(world.order(c), do.KillGhost)
+    world.done(c)
+    world.looks(c, EngineStatus.ABSENT)
+    assert world.gone(c)

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
+from ds01d.core.snapshot import dump, load
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, ContainerSpec, Permission, Phase
 from ds01d.model.facts import CgroupStatus, EngineStatus, ForeignContainer, Listed
@@ -13,7 +14,7 @@ from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
 from ds01d.model.operation import OperationState
 from ds01d.model.permission import PermissionSeen
 from ds01d.model.policy import ContainersPolicy, Policy
-from tests.core.world import FREE_HAND, T0, UIDS, Made, World
+from tests.core.world import FREE_HAND, T0, UIDS, Made, World, whole
 
 GONE = None
 PARKED = (Phase.STOPPED, None)
@@ -159,10 +160,10 @@ CELLS: list[tuple[Callable[..., Container], Callable[..., None], Stand, tuple[ty
     (releasing, ghost, PARKED, (do.Withdraw, do.LookAt, do.KillGhost, do.LookAt)),
     (releasing, silence, (Phase.STOPPED, Claim.RELEASING), (do.Withdraw, do.LookAt)),
     (removing, absent, GONE, (do.LookAt,)),
-    (removing, created, GONE, (do.LookAt, do.RemoveContainer)),
-    (removing, stopped, GONE, (do.LookAt, do.RemoveContainer)),
-    (removing, runs, GONE, (do.LookAt, do.StopContainer, do.LookAt, do.RemoveContainer)),
-    (removing, ghost, GONE, (do.LookAt, do.KillGhost, do.LookAt, do.RemoveContainer)),
+    (removing, created, GONE, (do.LookAt, do.RemoveContainer, do.LookAt)),
+    (removing, stopped, GONE, (do.LookAt, do.RemoveContainer, do.LookAt)),
+    (removing, runs, GONE, (do.LookAt, do.StopContainer, do.LookAt, do.RemoveContainer, do.LookAt)),
+    (removing, ghost, GONE, (do.LookAt, do.KillGhost, do.LookAt, do.RemoveContainer, do.LookAt)),
     (removing, silence, (Phase.REMOVING, None), (do.LookAt,)),
 ]
 
@@ -457,3 +458,31 @@ def test_a_container_without_a_gpu_gets_its_permission_back() -> None:
     world.restart()
     world.oblige()
     assert world.disk[c.key].slots == ()
+
+
+def test_nothing_is_started_on_a_slot_that_a_restored_older_state_gives_while_a_newer_container_runs_on_it() -> None:
+    world = World(whole(0))
+    hers = world.with_stopped("alice")
+    older = dump(world.state)
+    world.ask_stop(hers, release=True)
+    world.oblige()
+    world.see()
+    his = world.with_running("bob")
+    world.state = load(older, lineage="M", written_by="L", boot_id="boot-1", policy=world.state.policy)
+    world.orders.clear()
+    world.recall()
+    world.see()
+    world.oblige()
+    world.wait(60)
+    world.oblige()
+    assert hers.key not in world.disk
+    refused = world.ask_start(hers).refused
+    assert refused is not None
+    assert "in use by a container that the ledger does not know" in refused.message
+    world.ends(his.engine_id)
+    world.wait(31)
+    world.oblige()
+    world.wait(3)
+    world.oblige()
+    assert hers.key in world.disk
+    assert world.ask_start(hers).refused is None
