@@ -37,6 +37,11 @@ sim: $(venv) ## random histories of a small world (SEED=… STEPS=…)
 golden: $(venv) ## write the golden files anew; read the diff before you commit it
 	@$(py) -m pytest -q -m "not system" --rewrite $(ARGS) && git --no-pager diff --stat
 
+.PHONY: soak
+soak: $(venv) ## a long storm with all faults, and its report (HOURS=… KILLS=… SEED=… REPORT=…, root)
+	@scripts/soak $(if $(HOURS),--hours $(HOURS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(REPORT),--report $(REPORT)) $(ARGS)
+
 .PHONY: bench
 bench: $(venv) ## the table of speeds, in a virtual server (root)
 	@scripts/bench $(ARGS)
