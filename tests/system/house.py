@@ -167,7 +167,7 @@ class House:
         # Killed first: nobody has to wait for a job that is deaf.
         self.server.exec("sh", "-c", 'ids=$(docker ps -aq); [ -z "$ids" ] || docker rm -f $ids >/dev/null', check=False)
         until("every record is gone", lambda: not self.picture().containers, 20)
-        until("nobody else is seen", lambda: not any(s["state"] == "occupied" for s in self.slots().values()), 10)
+        until("every slot is free", lambda: {s["state"] for s in self.slots().values()} == {"free"}, 15)
 
 
 @contextmanager
