@@ -10,7 +10,7 @@ from tests.system.house import House, house
 
 pytestmark = pytest.mark.system
 
-ROUNDS = 15
+ROUNDS = 10
 
 
 @pytest.fixture(scope="module")

@@ -52,17 +52,12 @@ def test_after_a_reboot_what_ran_runs_again_and_the_rest_is_as_it_was(three: Hou
     as_before(three, "running")
 
 
-def test_after_a_reboot_nothing_runs_again_where_the_policy_says_so(three: House) -> None:
+def test_after_a_reboot_nothing_runs_again_where_the_policy_says_so_and_holds_go_on(three: House) -> None:
     three.policy(NOT_AGAIN)
-    three.server.reboot()
-    three.server.daemon_up()
-    as_before(three, "stopped")
-
-
-def test_a_hold_goes_on_over_a_reboot(three: House) -> None:
     before = three.of("bob", "held")["until"]
     three.server.reboot()
     three.server.daemon_up()
+    as_before(three, "stopped")
     assert three.of("bob", "held")["until"] == before
     three.run("bob", "container-start", "held")
     assert three.devices("bob", "held") == {"/dev/nvidia4"}
@@ -112,7 +107,7 @@ def test_while_the_engine_is_away_nothing_is_concluded_and_everything_is_answere
 
 def test_a_start_whose_engine_is_killed_is_told_or_done(clean: House) -> None:
     clean.create("alice", "thesis")
-    for _ in range(4):
+    for _ in range(2):
         asked = clean.server.popen("container-start", "thesis", user="alice")
         time.sleep(0.12)
         clean.server.kill_dockerd()
