@@ -23,6 +23,9 @@ class World(Protocol):
     def posted(self) -> list[Event]:
         """Everything observed since the last call."""
 
+    def wait(self, seconds: float) -> None:
+        """Let time pass, in this world."""
+
     def engine_id_of(self, name: str) -> EngineId:
         """What the engine calls the container of this name."""
 

@@ -129,6 +129,9 @@ class RealWorld:
         assert isinstance(said, list)
         return [_decoded(one) for one in said]
 
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+
     def engine_id_of(self, name: str) -> EngineId:
         return EngineId(self.server.docker("inspect", "--format", "{{.Id}}", name).stdout.strip())
 

@@ -31,6 +31,7 @@ from ds01d.core.events import (
 from ds01d.model.container import ContainerSpec
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, OrderId, Uid
+from tests.contract.fake import FakeWorld
 from tests.contract.port import World
 from tests.contract.real import RealWorld
 
@@ -39,9 +40,13 @@ ALICE = Uid(1001)
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param(image, marks=pytest.mark.system) for image in ("trixie", "engine28")]
+    scope="module",
+    params=["fake", *(pytest.param(image, marks=pytest.mark.system) for image in ("trixie", "engine28"))],
 )
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
     with RealWorld(request.param) as world:
         yield world
 
@@ -127,8 +132,14 @@ class Made:
                 return
             assert isinstance(answer, Failed)
             assert answer.again, answer
-            time.sleep(0.1)
+            self.world.wait(0.1)
         raise AssertionError(answer)
+
+    def wait_until_it_runs(self) -> None:
+        deadline = time.monotonic() + 10
+        while self.look().status is not EngineStatus.RUNNING:
+            assert time.monotonic() < deadline
+            self.world.wait(0.1)
 
     def stop(self, grace_s: float = 5) -> object:
         return self.do(
@@ -146,10 +157,14 @@ class Made:
             KillContainer(container=self.container, order=self.order_id(), timeout_s=60, engine_id=self.engine_id)
         )
 
-    def remove(self) -> object:
+    def remove(self, engine: str | None = None) -> object:
         return self.do(
             RemoveContainer(
-                container=self.container, order=self.order_id(), timeout_s=60, engine=None, engine_id=self.engine_id
+                container=self.container,
+                order=self.order_id(),
+                timeout_s=60,
+                engine=None if engine is None else EngineName(engine),
+                engine_id=self.engine_id,
             )
         )
 
@@ -325,6 +340,12 @@ def test_a_removed_container_is_absent_by_id_and_by_name_and_a_second_removal_a_
     assert isinstance(made.remove(), Done)
 
 
+def test_that_another_engine_does_not_have_it_is_no_removal(world: World) -> None:
+    made = Made(world)
+    made.remove()
+    assert "another engine" in failed(made.remove(engine="NOT:THE:ONE")).message
+
+
 def test_by_name_only_one_with_our_label_and_key_counts(world: World) -> None:
     made = Made(world)
     assert made.look(by_name=True).engine_id == made.engine_id
@@ -348,7 +369,7 @@ def test_the_events_of_a_life_come_in_its_order(world: World) -> None:
     made = Made(world, start=True)
     made.stop()
     made.remove()
-    time.sleep(0.2)  # they come within a millisecond, over another connection
+    world.wait(0.2)  # they come within a millisecond, over another connection
     hints = made.hints()
     assert [hint.action for hint in hints if hint.action != "stop"] == ["create", "start", "die", "destroy"]
     assert [hint.at for hint in hints] == sorted(hint.at for hint in hints)
@@ -363,10 +384,7 @@ def test_an_overdue_start_is_uncertain_and_goes_on(world: World) -> None:
     answer = made.start(timeout_s=1)
     assert isinstance(answer, Uncertain)
     assert not answer.returned
-    deadline = time.monotonic() + 10
-    while made.look().status is not EngineStatus.RUNNING:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    made.wait_until_it_runs()
 
 
 def test_a_look_into_a_start_that_hangs_concludes_nothing(world: World) -> None:
@@ -374,10 +392,7 @@ def test_a_look_into_a_start_that_hangs_concludes_nothing(world: World) -> None:
     world.hold_starts(made.key, 4)
     assert isinstance(made.start(timeout_s=0.5), Uncertain)
     assert made.look(timeout_s=1).status is EngineStatus.SILENT
-    deadline = time.monotonic() + 10
-    while made.look().status is not EngineStatus.RUNNING:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    made.wait_until_it_runs()
 
 
 def test_an_engine_that_dies_in_a_start_leaves_a_ghost_and_exactly_that_is_killed(world: World) -> None:
@@ -412,10 +427,10 @@ def test_a_connection_that_breaks_in_a_start_is_uncertain_and_over(world: World)
 def test_a_restarted_engine_is_noticed_and_listed_anew(world: World) -> None:
     made = Made(world)
     world.kill_engine()
-    time.sleep(1)
+    world.wait(1)
     world.posted()
     world.kill_engine()
-    time.sleep(1)
+    world.wait(1)
     silent, answered, relisted = (event for event in world.posted() if not isinstance(event, EngineHinted))
     assert isinstance(silent, EngineSilent)
     assert isinstance(answered, EngineAnswered)

@@ -8,6 +8,7 @@ left unread, the engine does not notice that its container has ended.
 
 from enum import StrEnum
 
+from ds01d.adapters.docker_errors import GUARD
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
 from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, OrderId, SlotId, Uid
 from tests.sim.machine import Grant, Machine, Proc
@@ -67,7 +68,7 @@ class Made:
 class Call:
     """One request to the engine, on its way or being carried out."""
 
-    __slots__ = ("engine_id", "executed", "key", "kind", "label", "name", "order", "result", "uid")
+    __slots__ = ("engine_id", "executed", "image", "key", "kind", "label", "name", "order", "result", "uid")
 
     def __init__(self, kind: CallKind, order: OrderId | None, engine_id: EngineId | None) -> None:
         self.kind = kind
@@ -75,6 +76,7 @@ class Call:
         self.order = order
         self.engine_id = engine_id
         self.name = ""
+        self.image = ""
         self.key = Key("")
         self.label = ContainerId("")
         self.uid = Uid(0)
@@ -99,8 +101,9 @@ class Starting:
         self.orphan = False
 
 
-#: Words of the engine after which a start may go a moment later.
-STALE = ("unresolvable", "generation", "left over")
+IMAGES = frozenset({"image", "bb:latest"})
+NO_IMAGE = "No such image"
+NAME_TAKEN = "the name is taken by"
 
 
 class Engine:
@@ -145,7 +148,7 @@ class Engine:
             return
         made = self.made.get(call.engine_id) if call.engine_id is not None else None
         if made is None:
-            call.result = "" if call.kind is CallKind.REMOVE else "no such container"
+            call.result = f"No such container: {call.engine_id}"
             return
         match call.kind:
             case CallKind.START:
@@ -155,16 +158,20 @@ class Engine:
             case CallKind.KILL:
                 if made.status is EngineStatus.RUNNING and made.proc is not None and made.proc.alive:
                     self.machine.end(made.proc)
-                call.result = "" if made.status is EngineStatus.RUNNING else "is not running"
+                # It waits for the end to be noticed; while a session is left unread it answers all the same.
+                call.result = None if made.status is EngineStatus.RUNNING and not made.unread else ""
             case CallKind.REMOVE:
                 call.result = self._remove(made)
 
     def _create(self, call: Call) -> None:
+        if call.image not in IMAGES:
+            call.result = f"{NO_IMAGE}: {call.image}"
+            return
         for made in self.made.values():
             if made.name == call.name:
                 same = made.label == call.label and made.key == call.key and made.started_at == 0
                 call.engine_id = made.id
-                call.result = "" if same else "name taken"
+                call.result = "" if same else f"{NAME_TAKEN} {made.id}"
                 return
         self._serial += 1
         engine_id = EngineId(f"e{self._serial}")
@@ -192,11 +199,11 @@ class Engine:
             say("")
             return
         if made.id in self.machine.cgroups:
-            say("task left over")
+            say("failed to create task for container: task already exists")
             return
         spec = self.cache.get(made.key)
         if spec is None:
-            say("unresolvable device")
+            say(f"CDI device injection failed: unresolvable CDI devices ds01/gpu={made.key}")
             return
         slots = self.machine.behind(spec)
         if slots is None:
@@ -234,14 +241,14 @@ class Engine:
     def _guard(self, s: Starting) -> str:
         """The hook's arguments come from the spec that the cache had; the grant is read now."""
         if s.spec.engine_id != s.made.id:
-            return "the permission is another container's"
+            return f"{GUARD}this device name belongs to another container"
         grant = self.machine.grants.get(s.made.key)
         if grant is None:
             return "there is no permission"
         if grant.engine_id != s.made.id:
-            return "the permission is another container's"
+            return f"{GUARD}its grant belongs to another container"
         if grant.generation != s.spec.generation:
-            return "stale generation"
+            return f"{GUARD}stale generation"
         return ""
 
     # ---- ends
@@ -250,10 +257,11 @@ class Engine:
         """The engine sees that a container has ended."""
         made.status = EngineStatus.STOPPED
         made.finished_at = self.machine.now
-        made.exit_code = 137
+        made.exit_code = 0 if made.proc is not None and made.proc.obeyed else 137
         made.proc = None
         for call in self.calls:
-            if call.executed and call.result is None and call.kind is CallKind.STOP and call.engine_id == made.id:
+            waits = call.executed and call.result is None and call.kind in {CallKind.STOP, CallKind.KILL}
+            if waits and call.engine_id == made.id:
                 call.result = ""
         self.hints.append((made.id, "die"))
 
@@ -304,9 +312,14 @@ class Engine:
 
     def borrow(self, key: Key) -> None:
         """Somebody makes a container of his own that names another's permission."""
+        self.raw_create(f"borrower-{self._serial}", key)
+
+    def raw_create(self, name: str, key: Key) -> Made:
+        """A person's `docker create` with the device of a key."""
         self._serial += 1
-        made = Made(EngineId(f"e{self._serial}"), f"borrower-{self._serial}", key, None, Uid(50), self.machine.now)
+        made = Made(EngineId(f"e{self._serial}"), name, key, None, Uid(50), self.machine.now)
         self.made[made.id] = made
+        return made
 
     def reboot(self) -> None:
         """The machine went down: nothing of a start is left, and what ran has ended."""

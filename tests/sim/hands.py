@@ -6,15 +6,18 @@ dies takes its steps with it, but a call that the engine already has goes on.
 
 from collections.abc import Callable
 
+from ds01d.adapters.docker_errors import permission_lags, readable, task_left_over
+from ds01d.adapters.hands import LAG_S
 from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look, SlotSeen
 from ds01d.model.ids import ContainerId, EngineId, OrderId
-from tests.sim.engine import STALE, Call, CallKind, Engine, Made
+from tests.sim.engine import NAME_TAKEN, NO_IMAGE, Call, CallKind, Engine, Made
 from tests.sim.machine import Grant, Machine, Proc
 
 Tell = Callable[[ev.Answer], None]
 
+HUNG_UP_IN_A_START = "the engine hung up in the middle of a start; it may be out of inotify instances"
 _NOT_RUNNING = frozenset({EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED})
 _CALLS: dict[type, CallKind] = {
     do.CreateContainer: CallKind.CREATE,
@@ -38,6 +41,7 @@ class Task:
         "held",
         "made",
         "order",
+        "recent",
         "seen",
         "stage",
         "status",
@@ -53,6 +57,8 @@ class Task:
         #: The disk does not come back to it for now.
         self.stuck = False
         self.call: Call | None = None
+        #: The permission of what it starts was written a moment ago.
+        self.recent = False
         #: Looks for the cgroup where it is not: it was never recorded, and the engine keeps its cgroups elsewhere.
         self.astray = False
         self.held: list[Proc] = []
@@ -73,6 +79,8 @@ class Hands:
         self.tell = tell
         self.tasks: dict[OrderId, Task] = {}
         self.ghosts: dict[ContainerId, tuple[OrderId, list[Proc]]] = {}
+        #: When whose permission was written.
+        self.written: dict[EngineId, float] = {}
 
     def take(self, order: do.AnyOrder) -> None:
         """An order is let go."""
@@ -82,10 +90,11 @@ class Hands:
             call = Call(kind, order.order, None)
             match order:
                 case do.CreateContainer():
-                    call.name = order.name
+                    call.name, call.image = order.name, order.spec.image
                     call.key, call.label, call.uid = order.key, order.container, order.uid
                 case do.StartContainer() | do.StopContainer() | do.KillContainer() | do.RemoveContainer():
                     call.engine_id = order.engine_id
+                    task.recent = self.machine.now - self.written.get(order.engine_id, 0.0) < LAG_S
                 case _:
                     raise AssertionError(order)
             task.call = call
@@ -129,6 +138,7 @@ class Hands:
                 files[t.stage][o.key] = grant
             t.stage += 1
             return
+        self.written[o.engine_id] = self.machine.now
         self._answer(t, ev.Done(container=o.container, order=o.order))
 
     def _withdraw(self, t: Task, o: do.Withdraw) -> None:
@@ -238,12 +248,31 @@ class Hands:
             self.engine.calls.remove(call)
         if call.result is None:
             self._fail(t, "nobody listens")
-        elif call.result == "":
+        elif (words := self._said(t.order, call.result)) == "":
             made = call.engine_id if call.kind is CallKind.CREATE else None
             self._answer(t, ev.Done(container=o.container, order=o.order, engine_id=made))
         else:
-            again = call.kind is CallKind.START and any(word in call.result for word in STALE)
-            self._fail(t, call.result, again=again)
+            self._fail_as_told(t, call.kind, words)
+
+    def _said(self, order: do.AnyOrder, words: str) -> str:
+        """The engine's words; that there is nothing to remove is a yes only from the engine that had it."""
+        if not isinstance(order, do.RemoveContainer) or not words.startswith("No such container"):
+            return words
+        here = self.engine.name
+        return "" if order.engine in {None, here} else f"another engine answers ({here}) than the one that made it"
+
+    def _fail_as_told(self, t: Task, call: CallKind, words: str) -> None:
+        kind, again = "engine", False
+        match call:
+            case CallKind.CREATE if words.startswith(NO_IMAGE):
+                kind = "image_not_found"
+            case CallKind.CREATE if words.startswith(NAME_TAKEN):
+                kind = "name_taken"
+            case CallKind.START:
+                again = task_left_over(words) or (t.recent and permission_lags(words))
+            case _:
+                pass
+        self._fail(t, readable(words), kind=kind, again=again)
 
     def write_fails(self, t: Task) -> None:
         self._fail(t, "input/output error", kind="disk")
@@ -252,7 +281,8 @@ class Hands:
         """The connection ends without an answer; the call goes on."""
         if t.call is not None:
             t.call.order = None
-        self._answer(t, ev.Uncertain(container=t.order.container, order=t.order.order, returned=True))
+        words = HUNG_UP_IN_A_START if isinstance(t.order, do.StartContainer) else "the connection to the engine broke"
+        self._answer(t, ev.Uncertain(container=t.order.container, order=t.order.order, message=words, returned=True))
 
     def _fail(self, t: Task, message: str, *, kind: str = "engine", again: bool = False) -> None:
         o = t.order

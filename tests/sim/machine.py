@@ -15,7 +15,7 @@ class Unsafe(AssertionError):
 class Proc:
     """A container's process tree, from its cgroup being filled to its end."""
 
-    __slots__ = ("alive", "container", "guarded", "serial", "slots", "visible")
+    __slots__ = ("alive", "container", "guarded", "obeyed", "serial", "slots", "visible")
 
     def __init__(self, serial: int, container: EngineId, slots: tuple[SlotId, ...]) -> None:
         self.serial = serial
@@ -26,6 +26,8 @@ class Proc:
         #: It has opened its cards: only then NVML shows it.
         self.visible = False
         self.alive = True
+        #: It ended by itself when it was asked to.
+        self.obeyed = False
 
 
 class Grant:
@@ -120,6 +122,11 @@ class Machine:
         if lingering_mib and proc.visible:
             for slot in proc.slots:
                 self.lingering[slot] = lingering_mib
+
+    def obey(self, proc: Proc) -> None:
+        """It was asked to end, and does."""
+        proc.obeyed = True
+        self.end(proc)
 
     def kill_ghost(self, proc: Proc) -> None:
         """SIGKILL to what was taken for a ghost; one that the engine knows of is none."""

@@ -75,7 +75,7 @@ class Play(Scene):
             Move("notice", 10, self.unnoticed, self.notice),
             Move("opens", 2, lambda: [p for p in self.guarded() if not p.visible], open_cards),
             Move("ends", 2, self.guarded, m.end),
-            Move("obeys", 8, self.stopping, m.end),
+            Move("obeys", 8, self.stopping, m.obey),
             Move("let go", 3, lambda: list(m.lingering), m.lingering.pop),
             Move("engine comes", 6, lambda: when(not e.up), lambda _: e.come_up()),
             Move("soon", 4, lambda: (0.1,), self.wait),
