@@ -252,7 +252,7 @@ def _reached(tx: Tx, op: Operation, c: Container, a: Allocation | None) -> str |
             return "stopped"
         case Verb.STOP if c.phase is Phase.REMOVING:
             return "stopped"
-        case Verb.RELEASE if there and a is None and c.phase is Phase.STOPPED:
+        case Verb.RELEASE if there and a is None and c.phase is Phase.STOPPED and not c.engine_gone:
             return "released"
         case Verb.REMOVE if not there:
             return "removed"
@@ -276,7 +276,7 @@ def _overtaken(tx: Tx, op: Operation, c: Container, a: Allocation | None) -> str
             return c.why
         case ((Verb.STOP | Verb.RELEASE), (Phase.STARTING | Phase.RUNNING)):
             return "it was started again meanwhile"
-        case Verb.RELEASE, Phase.STOPPED if not releasing:
+        case Verb.RELEASE, Phase.STOPPED if not releasing and not c.engine_gone:
             return "it was started again meanwhile"
         case Verb.REMOVE, Phase.STARTING | Phase.RUNNING | Phase.STOPPED:
             return "it was started again meanwhile"

@@ -110,7 +110,15 @@ def release_requested(tx: Tx, e: ReleaseRequested) -> OperationId:
         moved = Phase.STOPPED if c.phase is not Phase.REMOVING else c.phase
         if c.phase is Phase.CREATING:
             raise WrongPhase(f"cannot release {c.name}: it is still being created", hint="try again in a minute")
-        c = tx.change(c, phase=moved, engine_gone=True, attempts=0, retry_at=None, why=f"released by {e.actor.name}")
+        c = tx.change(
+            c,
+            phase=moved,
+            engine_gone=True,
+            look=c.engine_id is not None,
+            attempts=0,
+            retry_at=None,
+            why=f"released by {e.actor.name}",
+        )
     if a is not None and a.claim is not Claim.RELEASING:
         release(tx, a, f"released by {e.actor.name}")
     return open_operation(tx, e.actor, Verb.RELEASE, c, e.request_id, stage="releasing")

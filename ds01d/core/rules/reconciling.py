@@ -125,7 +125,8 @@ def looked(tx: Tx, c: Container, a: Allocation | None, e: Looked) -> None:
             do.Alert(container=c.id, text=f"{c.name} of {c.user} runs on while the engine says {look.status}: ended")
         )
         return
-    if look.cgroup is not CgroupStatus.EMPTY and look.status in _GHOSTLY and c.phase is not Phase.CREATING:
+    over = look.status in _GHOSTLY or look.status is EngineStatus.STRANGE
+    if look.cgroup is not CgroupStatus.EMPTY and over and c.phase is not Phase.CREATING:
         # Its last processes are going, or cannot be read: neither the one nor the other yet.
         tx.change(c, look=True, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts, least=0.1))
         return
