@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,6 +24,19 @@ def home(request: pytest.FixtureRequest) -> Iterator[House]:
     image, live_restore = request.param
     with place(image=image, live_restore=live_restore, policy=POLICY) as house:
         yield house
+
+
+@contextmanager
+def unread_shell(house: House) -> Iterator[None]:
+    """A command in alice's container that writes without end, and a client that reads none of it."""
+    with house.server.popen("container-exec", "thesis", "--", "yes", "0123456789" * 8, user="alice") as mute:
+        assert mute.stdout is not None
+        mute.stdout.read(1)
+        time.sleep(2)  # until every buffer between the two is full
+        try:
+            yield
+        finally:
+            house.server.signal(mute, signal.SIGKILL)
 
 
 # ── permissions ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,42 +102,27 @@ def test_a_shell_outlives_the_daemon_three_times(clean: House) -> None:
 @pytest.mark.parametrize("killed", [False, True], ids=["", "with the daemon killed"])
 def test_a_client_that_never_reads_delays_neither_stop_nor_die_nor_release(clean: House, killed: bool) -> None:
     clean.started("alice", "thesis")
-    mute = clean.server.popen("container-exec", "thesis", "--", "yes", "0123456789" * 8, user="alice")
-    assert mute.stdout is not None
-    mute.stdout.read(1)
-    time.sleep(2)  # until every buffer between the two is full
-    if killed:
-        clean.server.kill_daemon()
-        clean.server.daemon_up()
-
-    began = time.monotonic()
-    clean.run("alice", "container-stop", "thesis", "--release")
+    with unread_shell(clean):
+        if killed:
+            clean.server.kill_daemon()
+            clean.server.daemon_up()
+        began = time.monotonic()
+        clean.run("alice", "container-stop", "thesis", "--release")
 
     assert time.monotonic() - began < 12, "SIGTERM's grace is 3 s, and two more until its shells are cut"
     assert clean.of("alice", "thesis")["slots"] == []
     assert clean.slots()["4:0"]["state"] == "free"
-    mute.stdout.close()
-    clean.server.signal(mute, signal.SIGKILL)
-    mute.wait()
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["", "with the daemon killed"])
 def test_a_client_that_never_reads_hides_no_end_from_the_daemon(clean: House, killed: bool) -> None:
     clean.started("alice", "thesis")
-    mute = clean.server.popen("container-exec", "thesis", "--", "yes", "0123456789" * 8, user="alice")
-    assert mute.stdout is not None
-    mute.stdout.read(1)
-    time.sleep(2)
-    if killed:
-        clean.server.kill_daemon()
-
-    pid = clean.inspect("alice", "thesis")["State"]["Pid"]
-    clean.server.exec("kill", "-KILL", str(pid))
-
-    clean.wait_for("alice", "thesis", "stopped", 15)
-    mute.stdout.close()
-    clean.server.signal(mute, signal.SIGKILL)
-    mute.wait()
+    with unread_shell(clean):
+        if killed:
+            clean.server.kill_daemon()
+        pid = clean.inspect("alice", "thesis")["State"]["Pid"]
+        clean.server.exec("kill", "-KILL", str(pid))
+        clean.wait_for("alice", "thesis", "stopped", 15)
 
 
 # ── engines and machines that die ────────────────────────────────────────────────────────────────────────────────────
