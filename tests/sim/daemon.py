@@ -102,12 +102,13 @@ class Disk:
 class Listing:
     """A listing on its way: asked for at a revision, seen at an instant, told later."""
 
-    __slots__ = ("foreign", "revision", "seen")
+    __slots__ = ("foreign", "permissions", "revision", "seen")
 
     def __init__(self, revision: int) -> None:
         self.revision = revision
         self.seen: tuple[Listed, ...] | None = None
         self.foreign: tuple[ForeignContainer, ...] = ()
+        self.permissions: tuple[PermissionSeen, ...] | None = None
 
 
 Watcher = Callable[[State, ev.Event, Outcome], None]
@@ -303,8 +304,18 @@ class Daemon:
         if listing.seen is None:
             listing.seen, listing.foreign = self.engine.listing(), self.foreign()
             return
+        if listing.permissions is None:
+            listing.permissions = self.permissions()
+            return
         self.listing = None
-        self.tell(ev.Relisted(revision=listing.revision, containers=listing.seen, foreign=listing.foreign))
+        self.tell(
+            ev.Relisted(
+                revision=listing.revision,
+                containers=listing.seen,
+                foreign=listing.foreign,
+                permissions=listing.permissions,
+            )
+        )
 
     def notice_silence(self) -> None:
         self.silent = True

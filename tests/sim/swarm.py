@@ -13,6 +13,18 @@ from tests.sim.play import Play
 
 #: Steps of one history before the world is left alone; many short ones find more than a long one.
 LENGTH = 400
+#: What a history may be about: these moves come so many times as often in it. Rare things meet only when both are led
+#: to each other.
+THEMES: tuple[dict[str, float], ...] = (
+    {},
+    {},
+    {},
+    {"engine dies in a start": 8, "raw start": 3, "opens": 0.2, "reconnect unaware": 10, "start": 2, "ends": 0.3},
+    {"crash": 3, "restore": 15, "file breaks": 5, "raw start": 3, "park": 3, "start": 2, "refresh": 0.2},
+    {"crash": 3, "minors": 30, "ends": 3, "recut": 3, "refresh": 0.3},
+    {"write hangs": 15, "mended: write": 0.3, "much later": 4, "park": 2, "raw start": 3},
+    {"raw start": 10, "park": 4, "opens": 0.1, "advance": 0.3, "later": 4, "much later": 3},
+)
 #: What leaves ghosts; one in a cgroup that is looked for in the wrong place is two faults, and only NVML could see it.
 GHOSTLY = frozenset({"engine dies", "engine dies in a start", "engine made anew"})
 #: How long a failing history is made shorter at most.
@@ -44,9 +56,11 @@ def setup_of(rng: random.Random) -> Setup:
 def weights_of(play: Play, rng: random.Random) -> list[float]:
     """Some faults often, some never: a history in which everything happens at once hides as much as it finds."""
     weights = []
+    theme = rng.choice(THEMES)
     slow_disk = rng.choice([1, 1, 0.2, 0.03])
     for move in play.moves.values():
         factor = rng.choice([0, 0, 0.3, 1, 1, 4]) if move.fault else rng.choice([0.5, 1, 1, 2])
+        factor = max(factor, 0.3) * theme[move.name] if move.name in theme else factor
         if play.setup.odd_cgroups and move.name in GHOSTLY:
             factor = 0
         if move.name in {"begin save", "end save"}:

@@ -12,7 +12,6 @@ STEPS = 40_000
 #: Mutants that are caught within seconds; the others live longer, and run on demand.
 QUICK = frozenset(
     {
-        "freed when the removal is ordered",
         "acting before saving",
         "no second try after a failed remove",
         "looking before withdrawing",
