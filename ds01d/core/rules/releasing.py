@@ -118,7 +118,10 @@ def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
     freed(tx, a)
     gone = look.status in {EngineStatus.ABSENT, EngineStatus.STRANGE}
     fields: dict[str, object] = {"attempts": 0, "retry_at": None, "engine_gone": False}
-    if gone:
+    if gone and c.blocks:
+        # Other slots of its have yet to be proved unused, for which its id and the operator's word are needed.
+        fields |= {"phase": Phase.REMOVING, "engine_gone": c.engine_gone}
+    elif gone:
         fields |= {"phase": Phase.REMOVING, "engine_id": None}
     elif c.phase is Phase.STOPPED:
         fields |= {"why": f"parked: {a.reason}"}
