@@ -7,6 +7,7 @@ import time
 
 from tests.sim.swarm import Failure, history, shrink
 from tests.sim.telling import tell
+from tests.sim.themes import THEMES
 
 
 def main() -> int:
@@ -14,6 +15,7 @@ def main() -> int:
     parser.add_argument("--seed", default=str(int(time.time())), help="the first seed; printed with every run")
     parser.add_argument("--steps", type=int, default=100_000, help="how many steps, over as many histories as it takes")
     parser.add_argument("--history", type=int, help="only this history of the seed")
+    parser.add_argument("--theme", choices=[*THEMES], help="only histories about this")
     parser.add_argument("--no-shrink", action="store_true", help="print a failing history as it was")
     parser.add_argument("--brief", action="store_true", help="say in one line what went wrong, and no more")
     args = parser.parse_args()
@@ -21,12 +23,14 @@ def main() -> int:
     print(f"seed {args.seed} at commit {commit.stdout.strip() or 'unknown'}")
     began, steps, n = time.monotonic(), 0, args.history or 0
     while steps < args.steps:
-        made, failure = history(f"{args.seed}/{n}")
+        made, failure = history(f"{args.seed}/{n}", theme=args.theme)
         steps += made
         if failure is not None:
             print(f"history {n} went wrong after {steps} steps: {failure.words}")
             if not args.brief:
-                _report(failure, args.seed, n, whole=args.no_shrink)
+                _report(failure, whole=args.no_shrink)
+                about = f" --theme '{args.theme}'" if args.theme else ""
+                print(f"\nagain: python -m tests.sim --seed {args.seed} --history {n}{about}")
             return 1
         if args.history is not None:
             break
@@ -36,12 +40,11 @@ def main() -> int:
     return 0
 
 
-def _report(failure: Failure, seed: str, n: int, *, whole: bool) -> None:
+def _report(failure: Failure, *, whole: bool) -> None:
     print(failure.where)
     short = failure if whole else shrink(failure)
     print(f"in short, {len(short.history)} moves: {short.words}\n")
     tell(short)
-    print(f"\nagain: python -m tests.sim --seed {seed} --history {n}")
 
 
 if __name__ == "__main__":

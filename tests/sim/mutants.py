@@ -25,6 +25,8 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     """One edit, or several that only mean something together: (file, the lines there, the lines in their place)."""
 
     name: str
+    #: What the histories are about in which it is looked for.
+    theme: str
     edits: tuple[tuple[str, str, str], ...]
 
 
@@ -39,11 +41,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 def _read(text: str) -> tuple[Mutant, ...]:
     """The edits as they are written down."""
-    return tuple(Mutant(name=name.strip(), edits=tuple(_edits(rest))) for name, _, rest in _parts(text))
-
-
-def _parts(text: str) -> list[tuple[str, str, str]]:
-    return [part.partition("\n") for part in text.split("\n== ")[1:]]
+    found = []
+    for part in text.split("\n== ")[1:]:
+        head, _, rest = part.partition("\n")
+        name, _, theme = head.partition(" @ ")
+        found.append(Mutant(name=name, theme=theme, edits=tuple(_edits(rest))))
+    return tuple(found)
 
 
 def _edits(text: str) -> Iterator[tuple[str, str, str]]:
@@ -71,9 +74,10 @@ def run(mutant: Mutant, *, steps: int = STEPS, seed: str = SEED) -> Verdict:
             if text.count(old) != 1:
                 raise ValueError(f"mutant {mutant.name!r}: {file} has this {text.count(old)} times: {old!r}")
             (copy / file).write_text(text.replace(old, new))
+        about = ["--theme", mutant.theme] if mutant.theme else []
         began = time.monotonic()
         told = subprocess.run(
-            [sys.executable, "-m", "tests.sim", "--seed", seed, "--steps", str(steps), "--no-shrink", "--brief"],
+            [sys.executable, "-m", "tests.sim", "--seed", seed, "--steps", str(steps), "--brief", *about],
             cwd=copy,
             capture_output=True,
             text=True,

@@ -6,25 +6,15 @@ import traceback
 from itertools import accumulate
 
 import msgspec
+from msgspec.structs import replace
 
 from tests.sim.daemon import Setup
 from tests.sim.ending import leave_alone
 from tests.sim.play import Play
+from tests.sim.themes import THEMES, Theme
 
 #: Steps of one history before the world is left alone; many short ones find more than a long one.
 LENGTH = 400
-#: What a history may be about: these moves come so many times as often in it. Rare things meet only when both are led
-#: to each other.
-THEMES: tuple[dict[str, float], ...] = (
-    {},
-    {},
-    {},
-    {"engine dies in a start": 8, "raw start": 3, "opens": 0.2, "reconnect unaware": 10, "start": 2, "ends": 0.3},
-    {"crash": 3, "restore": 15, "file breaks": 5, "raw start": 3, "park": 3, "start": 2, "refresh": 0.2},
-    {"crash": 3, "minors": 30, "ends": 3, "recut": 3, "refresh": 0.3},
-    {"write hangs": 15, "mended: write": 0.3, "much later": 4, "park": 2, "raw start": 3},
-    {"raw start": 10, "park": 4, "opens": 0.1, "advance": 0.3, "later": 4, "much later": 3},
-)
 #: What leaves ghosts; one in a cgroup that is looked for in the wrong place is two faults, and only NVML could see it.
 GHOSTLY = frozenset({"engine dies", "engine dies in a start", "engine made anew"})
 #: How long a failing history is made shorter at most.
@@ -53,14 +43,13 @@ def setup_of(rng: random.Random) -> Setup:
     )
 
 
-def weights_of(play: Play, rng: random.Random) -> list[float]:
+def weights_of(play: Play, theme: Theme, rng: random.Random) -> list[float]:
     """Some faults often, some never: a history in which everything happens at once hides as much as it finds."""
     weights = []
-    theme = rng.choice(THEMES)
     slow_disk = rng.choice([1, 1, 0.2, 0.03])
     for move in play.moves.values():
         factor = rng.choice([0, 0, 0.3, 1, 1, 4]) if move.fault else rng.choice([0.5, 1, 1, 2])
-        factor = max(factor, 0.3) * theme[move.name] if move.name in theme else factor
+        factor = max(factor, 0.3) * theme.moves[move.name] if move.name in theme.moves else factor
         if play.setup.odd_cgroups and move.name in GHOSTLY:
             factor = 0
         if move.name in {"begin save", "end save"}:
@@ -69,13 +58,17 @@ def weights_of(play: Play, rng: random.Random) -> list[float]:
     return weights
 
 
-def history(seed: str, length: int = LENGTH, *, made: type[Play] = Play) -> tuple[int, Failure | None]:
+def history(
+    seed: str, length: int = LENGTH, *, theme: str | None = None, made: type[Play] = Play
+) -> tuple[int, Failure | None]:
     """One random history, and what went wrong with it. Gives the steps made."""
     rng = random.Random(seed)
-    setup = setup_of(rng)
+    # Half of the histories have no theme.
+    chosen = THEMES[theme or rng.choice([*THEMES, *["none"] * (len(THEMES) - 2)])]
+    setup = replace(setup_of(rng), **chosen.setup)
     play = made(setup)
     names = list(play.moves)
-    cumulative = list(accumulate(weights_of(play, rng)))
+    cumulative = list(accumulate(weights_of(play, chosen, rng)))
     told: list[tuple[str, int]] = []
     steps = 0
     try:
@@ -130,4 +123,4 @@ def shrink(failure: Failure, *, made: type[Play] = Play) -> Failure:
         size //= 2
     fault = replay(failure.setup, tuple(told), made=made)
     words = failure.words if fault is None else describe(fault)
-    return msgspec.structs.replace(failure, history=tuple(told), words=words)
+    return replace(failure, history=tuple(told), words=words)
