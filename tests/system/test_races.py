@@ -44,7 +44,8 @@ def test_the_last_slot_goes_to_exactly_one_of_two_creates(clean: House) -> None:
         assert sorted(d.returncode for d in done) == [0, 75], [d.stderr for d in done]
         (won,) = [d.args[0] for d in done if d.returncode == 0]
         (lost,) = [d for d in done if d.returncode == 75]
-        assert f"4:2 in use by {won}\n" in lost.stderr, lost.stderr
+        # Still being made, or made and held already: how far the winner has come is not the loser's to decide.
+        assert f"4:2 in use by {won}\n" in lost.stderr or f"4:2 held by {won} for " in lost.stderr, lost.stderr
         assert clean.list(lost.args[0]) == {}
         winners.add(won)
         clean.run(won, "container-cleanup", "mine", "--yes")
