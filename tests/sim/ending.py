@@ -58,6 +58,9 @@ def _operator(play: Play) -> None:
         if (c.stray or strange) and c.engine_id is not None:
             for proc in list(play.machine.cgroups.get(c.engine_id, {}).values()):
                 play.machine.end(proc)
+            if strange:
+                # Made by an engine whose name was not known yet; the operator clears it away.
+                play.engine.made.pop(c.engine_id, None)
 
 
 def _calm(play: Play) -> int:

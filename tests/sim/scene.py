@@ -284,11 +284,12 @@ class Scene:
         return [c for c in d.state.containers if c.phase in phases and not c.stray]
 
     def left_behind(self) -> list[Container]:
-        """Containers of an engine that is no more."""
+        """Containers of an engine that is no more; an operator has seen that the present one does not know them."""
         d = self.daemon
         if d is None or not d.takes_requests:
             return []
-        return [c for c in d.state.containers if c.engine != self.engine.name and c.phase is not Phase.CREATING]
+        strange = [c for c in d.state.containers if c.engine != self.engine.name and c.phase is not Phase.CREATING]
+        return [c for c in strange if c.engine_id not in self.engine.made]
 
     def take_for_gone(self, c: Container) -> None:
         self.ask(ev.ReleaseRequested(actor=OPERATOR, container=c.id, engine_gone=True))
