@@ -230,7 +230,12 @@ def _resizing(exec_id: str) -> Iterator[None]:
                 changed.set()
 
     before = signal.signal(signal.SIGWINCH, lambda _number, _frame: changed.set())
-    threading.Thread(target=tell, name="sizes", daemon=True).start()
+    # A signal that the kernel gives to this thread does not wake the other out of its wait.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        threading.Thread(target=tell, name="sizes", daemon=True).start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     changed.set()  # It may have changed since the shell was asked for.
     try:
         yield

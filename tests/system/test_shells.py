@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -34,6 +35,10 @@ def stored(home: House) -> int:
 def runs(home: House, words: str) -> bool:
     """Whether this runs in alice's container."""
     return words in home.server.docker("top", home.engine_name("alice", "thesis"), "-o", "pid,args").stdout
+
+
+def is_over(home: House, words: str) -> bool:
+    return not runs(home, words)
 
 
 @pytest.fixture
@@ -90,11 +95,11 @@ def test_a_lost_connection_ends_what_ran_in_the_shell(thesis: House) -> None:
         with thesis.server.spawn_pty("container-run", "--keep", "thesis", user="alice") as terminal:
             terminal.expect(r"[$#] ")
             terminal.send(f"sleep 424{n}\n")
-            until("it runs", lambda n=n: runs(thesis, f"sleep 424{n}"), 10)
+            until("it runs", partial(runs, thesis, f"sleep 424{n}"), 10)
 
             terminal.hang_up()
 
-            until("it is gone", lambda n=n: not runs(thesis, f"sleep 424{n}"), 15)
+            until("it is gone", partial(is_over, thesis, f"sleep 424{n}"), 15)
     until("systemd keeps nothing of it", lambda: stored(thesis) == 0, 10)
     assert thesis.of("alice", "thesis")["status"] == "running"
 
