@@ -137,7 +137,7 @@ class Play(Scene):
             Move(name, weight, subjects, do, fault=not name.startswith("mended: "))
             for name, weight, subjects, do in (
                 ("crash", 0.5, lambda: when(self.daemon is not None), lambda _: self.crash()),
-                ("engine dies", 0.2, lambda: when(e.up), lambda _: self.engine_dies()),
+                ("engine dies", 0.2, self.mortal, lambda _: self.engine_dies()),
                 ("engine dies in a start", 3, self.begun, lambda _: self.engine_dies()),
                 ("engine made anew", 0.03, lambda: when(e.up), lambda _: self.engine_made_anew()),
                 ("reconnect unaware", 3, self.unaware, lambda d: d.reconnect(aware=False)),

@@ -200,6 +200,11 @@ class Scene:
             if task is not None:
                 d.hands.breaks(task)
 
+    def mortal(self) -> Sequence[None]:
+        """Not in the middle of a start where that leaves a ghost which nobody could find."""
+        e = self.engine
+        return (None,) if e.up and not (self.setup.odd_cgroups and e.starting) else ()
+
     def begun(self) -> list[Starting]:
         return [s for s in self.engine.starting if s.proc is not None] if self.engine.up else []
 
