@@ -83,13 +83,22 @@ def run(mutant: Mutant, *, steps: int = STEPS, seed: str = SEED) -> Verdict:
             text=True,
             check=False,
         )
+        letters = _letters(copy) if told.returncode == 0 else ""
         seconds = time.monotonic() - began
     found = re.search(r"after (\d+) steps: (.*)", told.stdout)
     if told.returncode == 0:
-        return Verdict(name=mutant.name, steps=steps, seconds=seconds, words="")
+        return Verdict(name=mutant.name, steps=steps, seconds=seconds, words=letters)
     if found is None or found[2].startswith(_NO_PROGRAM):
         raise ValueError(f"mutant {mutant.name!r} does not run: {told.stdout[-500:]}{told.stderr[-2000:]}")
     return Verdict(name=mutant.name, steps=int(found[1]), seconds=seconds, words=found[2])
+
+
+def _letters(copy: Path) -> str:
+    """What the stories with a plot say to a mutant that random ones did not catch; empty: nothing."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/sim/test_letters.py"]
+    told = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    failed = re.search(r"FAILED \S+::(\S+)", told.stdout)
+    return f"a story with a plot: {failed[1]}" if failed is not None else ""
 
 
 def main() -> int:

@@ -22,8 +22,8 @@ from tests.sim.scene import actor
 class Stage:
     """One card, one user, one container, and somebody who says what happens next."""
 
-    def __init__(self, *, users: int = 1) -> None:
-        self.play = Play(Setup(cards=(0,), users=users, each=1))
+    def __init__(self, *, users: int = 1, cards: tuple[int, ...] = (0,)) -> None:
+        self.play = Play(Setup(cards=cards, users=users, each=1))
         self.said: list[str] = []
         quiet = self.play.judge.watch
 
@@ -37,6 +37,10 @@ class Stage:
 
     def work(self) -> None:
         work(self.play)
+
+    def work_without(self, move: str) -> None:
+        """The same, with the engine or the disk behind in one thing."""
+        work(self.play, without=move)
 
     def once(self, *moves: str) -> None:
         """These things happen, one after the other."""
@@ -348,3 +352,40 @@ def test_a_raw_start_whose_process_is_there_before_the_look_and_whose_guard_come
     assert stage.running() == 0
     stage.settle_down()
     assert stage.stands() == (Phase.STOPPED, None)
+
+
+# ---- a counter that comes round again
+
+
+def test_an_old_spec_in_a_late_cache_is_refused_although_the_counter_has_come_round_again() -> None:
+    stage = Stage(cards=(0, 0))
+    stage.parked()
+    parked = stage.play.disk.main
+    assert parked is not None
+    stage.once("crash", "boot", "settle")
+    stage.work()
+    stage.ask_start()
+    stage.work()
+    old = stage.play.machine.specs[stage.container.key]
+    c = stage.container
+    stage.play.ask(ev.StopRequested(actor=actor(c.uid), container=c.id, release=True))
+    stage.work()
+    assert stage.stands() == (Phase.STOPPED, None)
+    # An operator restores the state from before, the engine has not read the removal, and the slot is another's now.
+    stage.once("crash")
+    stage.play.disk.restore(parked)
+    stage.play.engine.cache[c.key] = old
+    (slot,) = old.slots
+    stage.play.stranger(slot)
+    stage.once("boot", "settle")
+    stage.work_without("refresh")
+    stage.ask_start()
+    stage.work_without("refresh")
+    stage.work()
+    for _ in range(8):
+        stage.play.wait(1.0)
+        stage.work()
+    new = stage.play.machine.specs[c.key]
+    assert new.slots != old.slots
+    assert new.generation != old.generation
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
