@@ -46,6 +46,7 @@ class Task:
         "stage",
         "status",
         "stuck",
+        "unheard",
     )
 
     def __init__(self, order: do.AnyOrder, now: float) -> None:
@@ -56,6 +57,8 @@ class Task:
         self.answered = False
         #: The disk does not come back to it for now.
         self.stuck = False
+        #: Nobody listened when its call was made.
+        self.unheard = False
         self.call: Call | None = None
         #: The permission of what it starts was written a moment ago.
         self.recent = False
@@ -98,7 +101,7 @@ class Hands:
                 case _:
                     raise AssertionError(order)
             task.call = call
-            self.engine.send(call)
+            task.unheard = not self.engine.send(call)
         self.tasks[order.order] = task
 
     # ---- steps
@@ -239,7 +242,7 @@ class Hands:
         ]
 
     def _refused(self, t: Task) -> bool:
-        return not self.engine.up and t.call is not None and t.call not in self.engine.calls
+        return t.unheard
 
     def answer(self, t: Task) -> None:
         call, o = t.call, t.order
