@@ -434,6 +434,18 @@ def test_a_container_that_ran_by_a_permission_which_an_older_ledger_forgot_keeps
     assert any("forgotten" in words for words in world.alerts())
 
 
+def test_a_container_found_without_a_record_stays_so_when_a_later_start_up_finds_it_running_and_all_agrees() -> None:
+    world = World()
+    e9 = EngineId("e9")
+    world.engine[e9] = Made(engine_id=e9, status=EngineStatus.RUNNING, started_at=T0)
+    world.restart(listed=(listed(EngineStatus.RUNNING),), permissions=(seen(trouble="grant and spec disagree"),))
+    world.restart(listed=(listed(EngineStatus.RUNNING),), permissions=(seen(),))
+    world.oblige()
+    assert [c.stray for c in world.state.containers] == [True]
+    assert not world.state.allocations.rows
+    assert world.state.containers.count("blocks", SlotId("GPU-0"))
+
+
 def test_a_stranger_that_carries_our_key_is_reported_and_its_slots_count_as_used() -> None:
     world = World()
     c = held(world)

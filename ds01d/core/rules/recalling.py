@@ -51,7 +51,8 @@ def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
         cgroup=None if rebooted else c.cgroup,
     )
     running = listed is not None and listed.status is EngineStatus.RUNNING
-    if a is None and c.wants_gpu and c.phase is Phase.STOPPED and seen is not None and running:
+    known = a is None and not c.stray and c.wants_gpu and c.phase is Phase.STOPPED
+    if known and seen is not None and running:
         _regain(tx, c, seen)
 
 
