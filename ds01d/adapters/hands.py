@@ -90,6 +90,7 @@ class Hands:
         looker: Looker,
         ghosts: Ghosts,
         device_map: Callable[[], Mapping[SlotId, SlotDevice]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._images = EngineImages(engine)
@@ -101,6 +102,9 @@ class Hands:
         self._looker = looker
         self._ghosts = ghosts
         self._device_map = device_map
+        self._clock = clock
+        #: A write that is not remembered may be the last daemon's, who died after it: so old it is at least.
+        self._began = clock()
         self._written: dict[EngineId, float] = {}
         self._overdue: set[asyncio.Task[Answer]] = set()
 
@@ -268,12 +272,12 @@ class Hands:
 
     def _remember_write(self, engine_id: EngineId) -> None:
         self._written.pop(engine_id, None)
-        self._written[engine_id] = time.monotonic()
+        self._written[engine_id] = self._clock()
         while len(self._written) > WRITES_MAX:
             del self._written[next(iter(self._written))]
 
     def _write_age_s(self, engine_id: EngineId) -> float:
-        return time.monotonic() - self._written.get(engine_id, float("-inf"))
+        return self._clock() - self._written.get(engine_id, self._began)
 
     # --- looks
 

@@ -82,8 +82,9 @@ class Hands:
         self.tell = tell
         self.tasks: dict[OrderId, Task] = {}
         self.ghosts: dict[ContainerId, tuple[OrderId, list[Proc]]] = {}
-        #: When whose permission was written.
+        #: When whose permission was written; what the daemon before wrote is at least as old as this one is.
         self.written: dict[EngineId, float] = {}
+        self.began = machine.now
 
     def take(self, order: do.AnyOrder) -> None:
         """An order is let go."""
@@ -97,7 +98,7 @@ class Hands:
                     call.key, call.label, call.uid = order.key, order.container, order.uid
                 case do.StartContainer() | do.StopContainer() | do.KillContainer() | do.RemoveContainer():
                     call.engine_id = order.engine_id
-                    task.recent = self.machine.now - self.written.get(order.engine_id, 0.0) < LAG_S
+                    task.recent = self.machine.now - self.written.get(order.engine_id, self.began) < LAG_S
                 case _:
                     raise AssertionError(order)
             task.call = call

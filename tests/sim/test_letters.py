@@ -51,11 +51,7 @@ class Stage:
         self.once("begin save", "end save")
 
     def crash_and_recover(self) -> None:
-        self.once("crash")
-        # The engine's cache runs milliseconds behind the files, and a daemon takes longer than that to start.
-        while self.play.do("refresh"):
-            pass
-        self.once("boot", "settle")
+        self.once("crash", "boot", "settle")
         self.settle_down()
 
     def settle_down(self) -> None:
