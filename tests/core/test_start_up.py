@@ -446,6 +446,44 @@ def test_a_container_found_without_a_record_stays_so_when_a_later_start_up_finds
     assert world.state.containers.count("blocks", SlotId("GPU-0"))
 
 
+@pytest.mark.parametrize(("reality", "expected"), [(stopped, HELD), (runs, RUNNING)])
+def test_a_container_that_ran_since_an_older_state_was_saved_in_its_creation_is_taken_for_what_it_is(
+    reality: Callable[[World, Container], None], expected: Stand
+) -> None:
+    world = World()
+    c = creating(world)
+    older = dump(world.state)
+    world.oblige()
+    reality(world, world.fresh(c))
+    world.state = load(older, lineage="M", written_by="L", boot_id="boot-1", policy=world.state.policy)
+    world.orders.clear()
+    world.given.clear()
+    world.recall()
+    world.oblige()
+    assert stand(world, c) == expected
+    assert not any(isinstance(o, do.RemoveContainer | do.StopContainer) for o in world.given)
+
+
+def test_a_parked_container_that_an_older_state_has_in_its_creation_is_never_removed() -> None:
+    world = World()
+    c = creating(world)
+    older = dump(world.state)
+    world.oblige()
+    world.ask_start(c)
+    world.oblige()
+    world.ask_stop(c, release=True)
+    world.oblige()
+    world.state = load(older, lineage="M", written_by="L", boot_id="boot-1", policy=world.state.policy)
+    world.orders.clear()
+    world.given.clear()
+    world.recall()
+    world.failed(c, "the name belongs to a container that ran", kind="name_taken")
+    world.looks(c, EngineStatus.STOPPED, engine_id=_engine_id(c))
+    world.oblige()
+    assert stand(world, c) == PARKED
+    assert not any(isinstance(o, do.RemoveContainer) for o in world.given)
+
+
 def test_a_stranger_that_carries_our_key_is_reported_and_its_slots_count_as_used() -> None:
     world = World()
     c = held(world)

@@ -17,6 +17,8 @@ from ds01d.model.operation import Verb
 
 #: How often a create is asked for before it counts as failed.
 TRIES_MAX = 5
+#: What the engine says of a container that it has, by our label and key.
+_THERE = frozenset({EngineStatus.CREATED, EngineStatus.STOPPED, EngineStatus.RUNNING})
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -92,7 +94,7 @@ def created(tx: Tx, c: Container, e: Done) -> None:
 
 
 def exists(tx: Tx, c: Container, engine_id: EngineId) -> None:
-    """It was found to exist and never to have run."""
+    """It was found to exist."""
     a = tx.state.allocation_of(c.id)
     tx.change(
         c,
@@ -115,18 +117,21 @@ def failed(tx: Tx, c: Container, e: Failed) -> None:
 
 
 def looked(tx: Tx, c: Container, look: Look) -> None:
-    """After a create whose outcome is not known: found, or asked for again, which the engine's own name makes one."""
-    if look.status is EngineStatus.CREATED and look.engine_id is not None:
+    """After a create whose outcome is not known: found, or asked for again, which the engine's own name makes one.
+
+    One that has run already was made under a newer state than the one that was restored: it is no less its owner's.
+    """
+    if look.status in _THERE and look.engine_id is not None:
         exists(tx, c, look.engine_id)
+        if look.status is EngineStatus.RUNNING:
+            tx.change(tx.state.containers.rows[c.id], look=True)
     elif look.status is EngineStatus.SILENT:
         tx.change(c, look=True, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts))
     elif look.status is EngineStatus.ABSENT and c.engine_id is None and c.attempts < TRIES_MAX:
         tx.change(c, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts, least=0.25))
     else:
-        words = {
-            EngineStatus.ABSENT: "the engine does not create it",
-            EngineStatus.STRANGE: "another engine answers than the one that was asked",
-        }.get(look.status, f"it is {look.status} already")
+        strange = look.status is EngineStatus.STRANGE
+        words = "another engine answers than the one that was asked" if strange else "the engine does not create it"
         fail(tx, c, engine_failure("engine", f"cannot create {c.name}: {words}"))
         give_up(tx, c)
 

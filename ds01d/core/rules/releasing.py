@@ -64,7 +64,9 @@ def looked(tx: Tx, c: Container, a: Allocation, e: Looked) -> None:
         return
     stopped = {EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED}
     if c.engine_id is None and look.engine_id is not None:
-        tx.change(c, engine_id=look.engine_id)
+        # Made after all, and to be removed; not one that has run since the state was saved that was restored.
+        ran = look.status is not EngineStatus.CREATED
+        tx.change(c, engine_id=look.engine_id, phase=Phase.STOPPED if ran else c.phase)
     elif look.status is EngineStatus.RUNNING:
         _running(tx, c, a, look)
     elif look.ghost:
