@@ -3,97 +3,21 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ds01d.api import codec, replies, streams
+from ds01d.api import replies, streams
+from ds01d.api.connection import Connection, Identify
 from ds01d.api.desk import Caller
-from ds01d.api.peer import Peer, capture
 from ds01d.api.replies import error, refusal
-from ds01d.api.rpc import Answer, Rpc, error_of
+from ds01d.api.rpc import Rpc, error_of
 from ds01d.api.throttle import Limits, Throttle
+from ds01d.api.turns import Turns
 from ds01d.model.actor import Actor
 from ds01d.model.errors import AccountsSilent, Refused, TooMany
-
-Identify = Callable[[Peer], Awaitable[Actor]]
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n"
-    b"Ds01-Exit: 75\r\n\r\n%s"
-)
-
-
-class Connection(web.RequestHandler):
-    """One connection, and the actor at its other end, found out once."""
-
-    __slots__ = ("_actor", "_counted", "_doors", "_refusal", "peer")
-
-    def __init__(self, doors: "Server", manager: web.Server, **options: Any) -> None:  # noqa: ANN401  # aiohttp's own
-        super().__init__(manager, **options)
-        self._doors = doors
-        self._actor: Actor | None = None
-        self._refusal: Refused | None = None
-        self._counted = False
-        self.peer: Peer | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Read the kernel's word at once; turn away whom there is no room for."""
-        assert isinstance(transport, asyncio.Transport)
-        peer = capture(transport.get_extra_info("socket"))
-        self._counted = self._doors.admit(self, peer.uid)
-        if not self._counted:
-            peer.close()
-            full = error_of(TooMany("cannot take another connection: too many are open", hint="close some, or wait"))
-            body = codec.encode(Answer(error=full).as_json())
-            transport.write(_FULL % (len(body), body))
-            transport.close()
-            return
-        self.peer = peer
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the peer."""
-        if self.peer is None:
-            return
-        self._count_out()
-        self.peer.close()
-        super().connection_lost(exc)
-
-    def give_way(self) -> None:
-        """Leave the place to somebody else, at once."""
-        self._count_out()
-        if self.transport is not None:
-            self.transport.abort()
-
-    def _count_out(self) -> None:
-        if self._counted:
-            assert self.peer is not None
-            self._counted = False
-            self._doors.count_out(self, self.peer.uid)
-
-    def data_received(self, data: bytes) -> None:
-        """Hear nobody who was turned away."""
-        if self.peer is not None:
-            super().data_received(data)
-
-    async def actor(self) -> Actor:
-        """Who is calling; the same for all requests of this connection."""
-        assert self.peer is not None
-        if self._refusal is not None:
-            raise self._refusal
-        if self._actor is None:
-            try:
-                self._actor = await self._doors.identify(self.peer)
-            except AccountsSilent:
-                raise
-            except Refused as e:
-                self._refusal = e
-                raise
-            self.peer.close()
-            self._doors.proved(self)
-        return self._actor
 
 
 class Server:
@@ -105,6 +29,7 @@ class Server:
         self.throttle = throttle
         self._rpc = rpc
         self._limits = limits
+        self._turns = Turns()
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
         #: Connections of which nobody knows yet who is at the other end, the oldest first.
@@ -141,7 +66,6 @@ class Server:
             "loop": loop,
             "tcp_keepalive": False,
             "keepalive_timeout": self._limits.head_s,
-            "auto_decompress": False,
             "access_log": None,
             "logger": _logger(),
             "lingering_time": 1.0,
@@ -157,6 +81,8 @@ class Server:
             await self._http.shutdown(patience_s)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.transport is None:
+            raise ConnectionResetError("the caller left before his request was taken up")
         if "Origin" in request.headers:
             return await self._send(request, refusal(request, 403, "cannot serve a browser: the request has an Origin"))
         match request.method, request.path:
@@ -176,10 +102,18 @@ class Server:
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
         """Send an answer; a caller who does not take it is cut off."""
+        connection = _connection(request)
+        size = len(response.body) if isinstance(response.body, bytes) else 0
         try:
-            async with asyncio.timeout(self._limits.answer_s):
-                await response.prepare(request)
-                await response.write_eof()
+            with self.throttle.carrying(connection.uid) as carry:
+                carry(size)
+                if connection.last:
+                    response.force_close()
+                async with asyncio.timeout(self._limits.answer_s):
+                    await response.prepare(request)
+                    await response.write_eof()
+        except TooMany as e:
+            return await self._send(request, error(request, error_of(e), 200))
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
@@ -189,26 +123,32 @@ class Server:
     async def _rpc_response(self, request: web.BaseRequest) -> web.Response:
         if request.content_type != "application/json" or "Content-Encoding" in request.headers:
             return refusal(request, 415, "cannot read this: send application/json, as it is")
-        body = await self._body(request)
-        if isinstance(body, web.Response):
-            return body
+        connection = _connection(request)
         try:
-            actor = await _connection(request).actor()
+            actor = await connection.actor()
         except Refused as e:
             return error(request, error_of(e), _status_of(e))
-        caller = Caller(actor=actor, gone=lambda: request.transport is None)
-        answer = await self._rpc.answer(body, caller)
+        with self.throttle.carrying(actor.uid) as carry:
+            body = await self._body(request, carry)
+            if isinstance(body, web.Response):
+                return body
+            await self._turns.wait(actor.uid)
+            return await self._answered(request, body, actor)
+
+    async def _answered(self, request: web.BaseRequest, body: bytes, actor: Actor) -> web.Response:
+        connection = _connection(request)
+        answer = await self._rpc.answer(body, Caller(actor=actor, gone=lambda: connection.gone))
         return replies.response(request, answer, now=self._mind.now(), me=actor.name)
 
     async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             actor = await _connection(request).actor()
             with self.throttle.watching(actor.uid):
-                return await streams.follow(request, actor, self._mind, self._limits)
+                return await streams.follow(request, _connection(request), actor, self._mind, self._limits)
         except Refused as e:
             return await self._send(request, error(request, error_of(e), _status_of(e)))
 
-    async def _body(self, request: web.BaseRequest) -> bytes | web.Response:
+    async def _body(self, request: web.BaseRequest, carry: Callable[[int], None]) -> bytes | web.Response:
         limits = self._limits
         too_much = f"cannot take so much: {limits.body} bytes are the limit"
         if request.content_length is not None and request.content_length > limits.body:
@@ -217,6 +157,7 @@ class Server:
         try:
             async with asyncio.timeout(limits.body_s):
                 async for chunk in request.content.iter_any():
+                    carry(len(chunk))
                     body += chunk
                     if len(body) > limits.body:
                         return refusal(request, 413, too_much)
@@ -224,6 +165,8 @@ class Server:
             return refusal(request, 408, f"cannot wait any longer: the body did not come within {limits.body_s:g} s")
         except (web.RequestPayloadError, HttpProcessingError):
             return refusal(request, 400, "cannot read the body: it is not what its head says")
+        except TooMany as e:
+            return error(request, error_of(e), 200)
         return bytes(body)
 
 

@@ -8,9 +8,9 @@ import asyncio
 import os
 import socket
 
+from ds01d.api.connection import Identify
 from ds01d.api.peer import Peer, capture
 from ds01d.api.ports import Sessions
-from ds01d.api.server import Identify
 from ds01d.api.throttle import Throttle
 from ds01d.logs import log
 from ds01d.model.errors import Denied, Invalid, Refused, TooMany

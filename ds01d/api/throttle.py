@@ -7,6 +7,9 @@ import msgspec
 
 from ds01d.model.errors import TooMany
 
+#: A request or an answer of so many bytes is carried in any case: there are only so many connections.
+_SMALL_BYTES = 2**14
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers; times in seconds, sizes in bytes."""
@@ -21,6 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: For root, above the number for all: an operator gets in however many connections others hold.
     connections_for_root: int = 32
     watchers_per_uid: int = 8
+    #: Of one uid's requests and answers, as long as they are on their way. One is taken whatever its size.
+    carried_per_uid: int = 2**20
     head_s: float = 15.0
     body_s: float = 10.0
     #: For the caller to take an answer.
@@ -40,6 +45,7 @@ class Throttle:
         self._running: dict[int, int] = {}
         self._watching: dict[int, int] = {}
         self._connected: dict[int, int] = {}
+        self._carried: dict[int, int] = {}
 
     def spend(self, uid: int, price: int = 1) -> None:
         """Take the price of a request, that of one call where nothing else is said, or refuse."""
@@ -65,6 +71,31 @@ class Throttle:
         """One event stream."""
         with self._one(self._watching, uid, self._limits.watchers_per_uid, "event streams at once"):
             yield
+
+    @contextmanager
+    def carrying(self, uid: int) -> Iterator[Callable[[int], None]]:
+        """One request or answer on its way: tell its size, piece by piece; where there is no room it is refused."""
+        mine = 0
+
+        def carry(size: int) -> None:
+            nonlocal mine
+            all_ = self._carried.get(uid, 0)
+            others = all_ - mine
+            if others and mine + size > _SMALL_BYTES and all_ + size > self._limits.carried_per_uid:
+                raise TooMany(
+                    f"cannot carry more for you now: {self._limits.carried_per_uid} bytes are the limit at once",
+                    hint="read the answers that wait for you, and send large requests one by one",
+                )
+            mine += size
+            self._carried[uid] = all_ + size
+
+        try:
+            yield carry
+        finally:
+            if mine:
+                self._carried[uid] -= mine
+                if not self._carried[uid]:
+                    del self._carried[uid]
 
     @property
     def connection_count(self) -> int:

@@ -45,7 +45,7 @@ from ds01d.api.rpc import Rpc
 from ds01d.api.server import Server
 from ds01d.api.shells import ShellDoor
 from ds01d.api.throttle import Limits, Throttle
-from ds01d.app.joints import Notes, Places, StateSaver, recalled_state, sockets
+from ds01d.app.joints import Notes, Places, StateSaver, give_memory_back, recalled_state, sockets
 from ds01d.core.events import (
     ConfigLoaded,
     CreateRequested,
@@ -209,6 +209,7 @@ class Daemon:
                 self._begin(parts, "eyes", self._eyes.run()),
                 self._begin(parts, "policies", self._policies.run(self._govern)),
                 self._begin(parts, "clock", self._follow_clock()),
+                self._begin(parts, "memory", give_memory_back()),
             ]
             for listening in sockets(inherited, self._places.run):
                 if listening.name == "rpc":

@@ -1,6 +1,7 @@
 """Small pieces that join the parts: where everything lies, the saver, who is told, the sockets. They know no rule."""
 
 import asyncio
+import ctypes
 import secrets
 import socket
 from pathlib import Path
@@ -116,6 +117,18 @@ class Notes:
     def relist(self) -> None:
         """Ask the engine for a listing soon."""
         self._listing.ask()
+
+
+#: How often memory is given back to the system; seconds.
+TRIM_S = 60.0
+
+
+async def give_memory_back() -> None:
+    """Hand back what a storm of requests left behind: the C library keeps it for ever otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU C library's own
+    while trim is not None:
+        await asyncio.sleep(TRIM_S)
+        trim(0)
 
 
 class Listening(NamedTuple):

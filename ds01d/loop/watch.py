@@ -1,4 +1,4 @@
-"""Following the chronicle as it is written: bounded, and closed when its reader is too slow."""
+"""Following the chronicle as it is written: bounded, and closed when its reader is too slow or gone."""
 
 import asyncio
 from collections import deque
@@ -12,13 +12,14 @@ WAITING_MAX = 1000
 
 
 class Watch:
-    """An async iterator of lines. Ends by itself when its reader fell behind: `overrun` tells."""
+    """An async iterator of lines. Ends when it is closed, by itself when its reader fell behind: `overrun` tells."""
 
     def __init__(self, gone: Callable[["Watch"], None]) -> None:
         self._gone = gone
         self._lines: deque[Line] = deque()
         self._came = asyncio.Event()
         self.overrun = False
+        self._closed = False
 
     def put(self, line: Line) -> None:
         """Add a line; never blocks."""
@@ -30,7 +31,9 @@ class Watch:
         self._came.set()
 
     def close(self) -> None:
-        """Nothing more is wanted."""
+        """Nothing more is wanted; who waits for a line is told so."""
+        self._closed = True
+        self._came.set()
         self._gone(self)
 
     def __aiter__(self) -> Self:
@@ -38,7 +41,7 @@ class Watch:
 
     async def __anext__(self) -> Line:
         while not self._lines:
-            if self.overrun:
+            if self._closed:
                 raise StopAsyncIteration
             self._came.clear()
             await self._came.wait()
