@@ -47,8 +47,8 @@ soak: $(venv) ## a long storm with all faults, and its report (HOURS=… KILLS=�
 	  $(if $(REPORT),--report $(REPORT)) $(ARGS)
 
 .PHONY: bench
-bench: $(venv) ## the table of speeds, in a virtual server (root)
-	@scripts/bench $(ARGS)
+bench: $(venv) ## the table of speeds, in a virtual server (REPORT=…, root)
+	@scripts/bench $(if $(REPORT),--report $(REPORT)) $(ARGS)
 
 .PHONY: run
 run: $(venv) ## this checkout's daemon in a virtual server, restarted on change (root)

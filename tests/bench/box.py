@@ -1,21 +1,24 @@
-"""What is measured in a box: commands, requests, memory and start-up of the daemon as it is installed."""
+"""What is measured in a box: the daemon as it is installed, with a real engine and as many GPUs as a server has."""
 
 import json
 import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import msgspec
 
-from tests.bench.measure import ratio
-from tests.bench.table import Row, spread
+from tests.bench import rows_of
+from tests.bench.table import Row
+from tests.bench.traffic import GPUS, SLICES
+from tests.testbed.nvml.cards import GpuLayout, Layout
 from tests.testbed.server import Server
 
 HERE: Final = Path(__file__).resolve().parent
-CHECKOUT: Final = HERE.parent.parent
 #: Containers that lie there, all of one user.
 MANY: Final = 100
+CALLERS: Final = 64
 #: What the core needs besides the daemon that is installed.
 BROUGHT: Final = ("__init__.py", "core/__init__.py", "core/world.py")
 #: Everybody may have as much as he likes, so that one user can own all of it.
@@ -39,117 +42,85 @@ class Bench:
             shutil.copy(HERE.parent / name, tests / name)
         shutil.copytree(HERE, tests / "bench", ignore=shutil.ignore_patterns("__pycache__"))
         server.write("/etc/ds01/resource-limits.yaml", POLICY)
+        callers = (f"caller{n}:x:{5000 + n}:100::/nonexistent:/usr/sbin/nologin" for n in range(CALLERS))
+        server.write("/etc/passwd", server.file("/etc/passwd") + "\n".join(callers) + "\n")
         server.exec("systemctl", "restart", "ds01d.service")
 
     def ask(self, what: str, number: int = 0) -> Any:  # noqa: ANN401  # each measure has its own shape
-        """One measure of `inside.py`."""
-        done = self._server.exec(
-            "python3", "-B", "/host/bench/tests/bench/inside.py", what, str(number), timeout=300, own_cgroup=True
-        )
-        return json.loads(done.stdout)
+        """One measure of `inside`."""
+        return json.loads(self._python("tests.bench.inside", what, str(number)))
 
     def core(self) -> list[Row]:
         """The core's lines, by the Python that the daemon runs under."""
-        paths = "/host/bench:/usr/lib/ds01/python"
-        command = ("python3", "-B", "-m", "tests.bench", "core", "--json")
-        done = self._server.exec(*command, env={"PYTHONPATH": paths}, timeout=300, own_cgroup=True)
-        return msgspec.json.decode(done.stdout, type=list[Row])
+        return msgspec.json.decode(self._python("tests.bench", "core", "--json"), type=list[Row])
+
+    def _python(self, module: str, *args: str) -> str:
+        command = ("python3", "-B", "-m", module, *args)
+        env = {"PYTHONPATH": "/host/bench:/usr/lib/ds01/python"}
+        return self._server.exec(*command, env=env, timeout=300, own_cgroup=True).stdout
+
+    def fill(self) -> list[Row]:
+        """Containers that lie there, and a process on each slot that one of them runs on; it is no row."""
+        for slot, pid in self.ask("fill", MANY).items():
+            gpu, _, part = slot.partition(":")
+            card = self._server.nvml.gpu(int(gpu))
+            card.add_process(pid, 2000, card.slices[int(part)].gi)
+        return []
 
 
-def rows() -> list[Row]:
-    """Everything that needs a box, and the core in it."""
-    with Server() as server:
-        bench = Bench(server)
-        start = [_ready(bench, 0)]
-        alone = _listing(bench, 0)
-        work = _create_start(bench)
-        filled = bench.ask("fill", MANY)
-        many = _listing(bench, MANY)
-        used = _memory(bench)
-        start.append(_ready(bench, MANY))
-        made = Row(
-            what=f"container.create without a GPU, {MANY} in a row",
-            goal="",
-            measured=f"{filled / MANY * 1000:.0f} ms each",
-            met=None,
-        )
-        return [*many, *alone, *work, made, *bench.core(), used, *start]
-
-
-def _listing(bench: Bench, count: int) -> list[Row]:
-    """`container-list` of a user with so many containers, as a whole process, beside `docker ps` of the same ones."""
-    took = bench.ask("commands", 25)
-    mine, none, engine = (took[name] for name in ("container-list, alice", "container-list, bob", "docker ps -a"))
-    goal = 0.5 if count else 1.0
-    found = ratio(mine, engine)
-    rows = [
-        Row(
-            what=f"container-list, {count} containers, against docker ps -a",
-            goal=f"<= {goal} x",
-            measured=f"{found:.2f} x",
-            met=found <= goal,
-            numbers=(
-                *(f"{name}: {spread(took[name], 'ms', 1000)}" for name in took if not name.endswith("bob")),
-                f"against docker ps, which leaves out what does not run: {ratio(mine, took['docker ps']):.2f} x",
-            ),
-        )
-    ]
-    if count:
-        growth = ratio(mine, none)
-        rows.append(
-            Row(
-                what=f"container-list, {count} containers against 0",
-                goal="<= 1.3 x",
-                measured=f"{growth:.2f} x",
-                met=growth <= 1.3,
-                numbers=(f"with 0: {spread(none, 'ms', 1000)}",),
-            )
-        )
-    return rows
-
-
-def _create_start(bench: Bench) -> list[Row]:
-    """Create and start of a container with a GPU, beside the same two calls made directly."""
-    took = bench.ask("pairs", 15)
-    both = {
-        by: [create + start for create, start in zip(took[f"create, {by}"], took[f"start, {by}"], strict=True)]
-        for by in ("ds01d", "engine")
+def _steps(bench: Bench) -> dict[str, Callable[[], list[Row]]]:
+    """Everything in its order; what comes after `fill` finds a full machine."""
+    return {
+        "list-none": lambda: rows_of.listing(bench.ask("commands", 25), 0),
+        "pairs": lambda: rows_of.create_start(bench.ask("pairs", 25)),
+        "fill": bench.fill,
+        "list": lambda: rows_of.listing(bench.ask("commands", 25), MANY),
+        "calls": lambda: rows_of.calls(bench.ask("calls", 7)),
+        "core": bench.core,
+        "view": lambda: rows_of.view(bench.ask("view", 100)),
+        "poll": lambda: rows_of.poll(bench.ask("poll", 65), MANY),
+        "resync": lambda: rows_of.resync(bench.ask("resync", 30), MANY),
+        "memory": lambda: rows_of.memory(bench.ask("memory"), MANY),
+        "ready": lambda: rows_of.ready(bench.ask("ready", 9), MANY),
+        "stalls": lambda: rows_of.stalls(bench.ask("stalls", 15), MANY),
     }
-    found = ratio(both["ds01d"], both["engine"])
-    return [
-        Row(
-            what="container.create + start, against the engine's two calls",
-            goal="<= 1.15 x",
-            measured=f"{found:.2f} x",
-            met=found <= 1.15,
-            numbers=tuple(f"{name}: {spread(values, 'ms', 1000, 0)}" for name, values in (took | both).items()),
-        )
-    ]
 
 
-def _memory(bench: Bench) -> Row:
-    """Resident memory of the daemon and its children, which counts what they share once for each of them."""
-    used = bench.ask("memory")
-    rss, pss = (sum(one[kind] for one in used.values()) / 1024 for kind in ("rss", "pss"))
-    return Row(
-        what=f"memory of daemon and child, {MANY} containers",
-        goal="<= 100 MB",
-        measured=f"{rss * 1.048576:.0f} MB resident",
-        met=rss * 1.048576 <= 100,
-        numbers=(
-            f"proportional (shared pages once): {pss * 1.048576:.0f} MB",
-            *(f"{name}: {one['rss']} KiB resident, {one['pss']} KiB proportional" for name, one in used.items()),
-        ),
-    )
+def rows(only: Sequence[str] = ()) -> list[Row]:
+    """Everything that needs a box, and the core in it; or only these steps."""
+    with tempfile.NamedTemporaryFile("wb", suffix=".json") as layout:
+        layout.write(msgspec.json.encode(_layout()))
+        layout.flush()
+        with Server(layout=Path(layout.name)) as server:
+            steps = _steps(Bench(server))
+            return [row for name in only or steps for row in steps[name]()]
 
 
-def _ready(bench: Bench, count: int) -> Row:
-    """From `systemctl start` to READY."""
-    took = bench.ask("ready", 7)
-    return Row(
-        what=f"start to READY, {count} containers",
-        goal="<= 1.0 s",
-        measured=f"{median(took):.2f} s",
-        met=median(took) <= 1.0,
-        numbers=(spread(took, "ms", 1000, 0),),
+def _layout() -> Layout:
+    """Eight cards, each cut into seven slices."""
+    return Layout(gpus=[_gpu(n) for n in range(GPUS)])
+
+
+def _gpu(n: int) -> GpuLayout:
+    tail = f"-0000-4000-8000-{n:012x}"
+    return GpuLayout(
+        uuid=f"GPU-{n:08x}{tail}",
+        name="NVIDIA H100 80GB HBM3",
+        minor=n,
+        pci=f"0000:{0x1B + n:02x}:00.0",
+        memory_mib=81559,
+        mig={
+            "slices": [
+                {
+                    "profile": "1g.10gb",
+                    "gi": 7 + s,
+                    "ci": 0,
+                    "start": s,
+                    "size": 1,
+                    "uuid": f"MIG-{s:08x}{tail}",
+                    "memory_mib": 9984,
+                }
+                for s in range(SLICES)
+            ]
+        },
     )

@@ -27,9 +27,9 @@ def rows() -> list[Row]:
         rate = 1 / median(seconds)
         found.append(
             Row(
-                what=f"core events, {name} containers, {GPUS} GPUs x {SLICES} slices",
-                goal=f">= {PER_SECOND:,} /s",
-                measured=f"{rate:,.0f} /s",
+                what=f"a decision in the core, {GPUS} GPUs x {SLICES} slices, {name} containers",
+                goal=f"≥ {PER_SECOND:,} events/s",
+                measured=f"{rate:,.0f} events/s",
                 met=rate >= PER_SECOND,
                 numbers=(
                     spread(seconds, "us of CPU an event", 1e6),
@@ -40,8 +40,8 @@ def rows() -> list[Row]:
     growth = ratio(took["1,000"], took["100"])
     found.append(
         Row(
-            what="core, 1,000 containers against 100",
-            goal=f"<= {GROWTH} x",
+            what="a decision in the core, 1,000 containers against 100",
+            goal=f"≤ {GROWTH} x",
             measured=f"{growth:.2f} x",
             met=growth <= GROWTH,
             numbers=(f"state as bytes: {', '.join(_dumping(name, t) for name, t in traffic.items())}",),

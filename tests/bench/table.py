@@ -1,16 +1,19 @@
-"""The printed table, and what else the machine was doing meanwhile."""
+"""The table as Markdown: each claim with its goal and what came out, and below it the numbers behind."""
 
-import os
-import threading
-import time
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import msgspec
 
-HEADS: Final = ("what", "goal", "measured", "the numbers behind")
+HEADS: Final = ("what", "goal", "measured", "met")
+#: Between these a file holds the table.
+BEGIN: Final = "<!-- speed: begin -->"
+END: Final = "<!-- speed: end -->"
+_WIDTH: Final = 125
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,63 +22,48 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     goal: str
     measured: str
-    #: None: it has no goal of its own.
-    met: bool | None
+    met: bool
     numbers: tuple[str, ...] = ()
 
 
-def print_table(rows: Iterable[Row]) -> None:
-    """The rows in columns; a row with several numbers goes over several lines."""
-    lines: list[Sequence[str]] = [HEADS]
-    for row in rows:
-        mark = {None: "", True: "  ok", False: "  MISSED"}[row.met]
-        first, *rest = row.numbers or ("",)
-        lines.append((row.what, row.goal, row.measured + mark, first))
-        lines += [("", "", "", more) for more in rest]
+def markdown(rows: Sequence[Row], circumstances: str) -> str:
+    """The rows as a table, then the numbers behind each, then how it was measured."""
+    lines = [HEADS, *((row.what, row.goal, row.measured, "yes" if row.met else "**no**") for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADS))]
-    for n, line in enumerate(lines):
-        print(" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        if n == 0:
-            print("-|-".join("-" * width for width in widths))
+    text = [f"| {' | '.join(cell.ljust(n) for cell, n in zip(line, widths, strict=True))} |" for line in lines]
+    text.insert(1, f"|{'|'.join('-' * (n + 2) for n in widths)}|")
+    text += ["", _wrapped(circumstances), "", "The numbers behind:", ""]
+    text += [_wrapped(f"{row.what}: {'; '.join(row.numbers)}", "* ") for row in rows if row.numbers]
+    return "\n".join(text) + "\n"
 
 
-class Witness(threading.Thread):
-    """Looks on while it is measured: how many processes run or want to."""
-
-    def __init__(self) -> None:
-        super().__init__(name="witness", daemon=True)
-        self._over = threading.Event()
-        self._seen: list[int] = []
-        self._before = _load()
-        self._began = time.monotonic()
-        self.start()
-
-    def run(self) -> None:
-        while not self._over.wait(0.25):
-            self._seen.append(_runnable())
-
-    def words(self) -> str:
-        """What else the machine was doing; ends the watch."""
-        self._over.set()
-        self.join()
-        seen = self._seen or [_runnable()]
-        return (
-            f"{time.monotonic() - self._began:.0f} s on {os.cpu_count()} cores; "
-            f"load before {self._before}, after {_load()}; "
-            f"runnable processes meanwhile: median {median(seen):.0f}, at most {max(seen)}"
-        )
+def _wrapped(said: str, bullet: str = "") -> str:
+    return textwrap.fill(
+        said,
+        _WIDTH,
+        initial_indent=bullet,
+        subsequent_indent=" " * len(bullet),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
-def _load() -> str:
-    return " ".join(Path("/proc/loadavg").read_text("ascii").split()[:3])
-
-
-def _runnable() -> int:
-    stat = Path("/proc/stat").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) for line in stat if line.startswith("procs_running"))
+def replace_in(file: Path, table: str) -> None:
+    """Put the table where the one before it stands in a file."""
+    before, begin, rest = file.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise SystemExit(f"cannot put the table into {file}: the lines {BEGIN} and {END} are not in it")
+    file.write_text(f"{before}{begin}\n\n{table}\n{end}{after}", "utf-8")
 
 
 def spread(values: Sequence[float], unit: str, scale: float = 1.0, digits: int = 1) -> str:
-    """A median with what lies around it: `12.3 ms (11.9 to 14.0, 9 runs)`."""
+    """A median with what lies around it: `12.3 ms (11.9 to 14.0, n 9)`."""
     low, mid, high = (f"{value * scale:.{digits}f}" for value in (min(values), median(values), max(values)))
-    return f"{mid} {unit} ({low} to {high}, {len(values)} runs)"
+    return f"{mid} {unit} ({low} to {high}, n {len(values)})"
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that so large a share of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]

@@ -215,3 +215,12 @@ def record(containers: int, events: int) -> Traffic:
             break
         scribe.lives(n, others)
     return Traffic(given=given, measured=scribe.told_so_far)
+
+
+def relisting(containers: int) -> tuple[State, ev.Relisted, float]:
+    """A state with so many containers, a listing that agrees with it, and a moment for it to come."""
+    scribe = _Scribe()
+    scribe.settle_in(containers)
+    scribe.list_all()
+    listing = next(event for _, event in reversed(scribe.told_so_far) if isinstance(event, ev.Relisted))
+    return scribe.state, listing, scribe.now
