@@ -235,6 +235,19 @@ def test_an_operators_word_about_an_engine_counts_no_more_once_that_engine_is_ba
     assert not world.fresh(c).engine_gone
 
 
+def test_a_release_on_an_operators_word_is_over_once_that_engine_is_back_and_nothing_was_held() -> None:
+    world = World()
+    c = world.with_parked()
+    world.tell(ev.EngineAnswered(engine=replace(ENGINE, name=EngineName("engine-2")), restarted=False))
+    asked = world.ask_release(c, engine_gone=True)
+    world.tell(ev.EngineAnswered(engine=ENGINE, restarted=False))
+
+    world.oblige()
+
+    assert world.operation(asked).state is OperationState.DONE
+    assert not world.fresh(c).engine_gone
+
+
 def test_a_container_that_ended_by_itself_before_the_engine_went_down_is_not_started_again() -> None:
     world = World()
     c = world.with_running()

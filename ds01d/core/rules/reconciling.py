@@ -183,8 +183,9 @@ def _not_running(tx: Tx, c: Container, look: Look) -> None:
             words = f"{c.name} started and ended at once, exit code {look.exit_code}"
             fail(tx, c, failure_of("engine", words, f"`container-why {c.name}` tells more"))
             run_ended(tx, c, look)
-        case Phase.STOPPED if c.attempts:
-            tx.change(c, attempts=0)
+        case Phase.STOPPED if c.attempts or c.engine_gone:
+            # The engine that made it says so: an operator's word that it is gone was too early.
+            tx.change(c, attempts=0, engine_gone=False)
         case _:
             pass
 
