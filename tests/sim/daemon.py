@@ -24,6 +24,7 @@ from ds01d.model.probe import Picture
 from tests.sim.engine import Engine as SimEngine
 from tests.sim.hands import Hands
 from tests.sim.machine import Machine
+from tests.sim.stumbling import stumble
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +140,8 @@ class Daemon:
         self.knows = engine.restarts
         self.silent = False
         self.last: list[ev.Answer] = []
+        #: A fault of ours is in the way of the next record.
+        self.trips = False
         self.first_listing = engine.listing() if engine.up else ()
         self.first_engine = self._engine()
         #: Foreign use of slots that the core was told of.
@@ -214,6 +217,9 @@ class Daemon:
     def tell(self, event: ev.Event) -> Outcome:
         """One event into the core, and what may leave at once leaves."""
         state = self.state
+        met = stumble(state, event, self.machine.now) if self.trips else None
+        if met is not None:
+            event, self.trips = met, False
         before = dump(state) if isinstance(event, ev.Request) else b""
         outcome = handle(state, event, self.machine.now)
         if outcome.faults:

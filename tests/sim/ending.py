@@ -47,6 +47,8 @@ def leave_alone(play: Play) -> int:
 def _operator(play: Play) -> None:
     """What ds01d reports and leaves alone, a ghost without a record, an operator ends."""
     assert play.daemon is not None
+    play.daemon.trips = False
+    play.thaw()
     for c in play.left_behind():
         if not c.engine_gone:
             play.take_for_gone(c)
@@ -105,6 +107,7 @@ def _left(play: Play) -> list[str]:
     left += [f"{c.id} is {c.phase}" for c in s.containers if c.phase is not Phase.STOPPED or c.frozen or c.stray]
     gpus = {c.key for c in s.containers if c.wants_gpu or c.engine_id is None}
     known = {c.key for c in s.containers}
+    left += [f"{slot.name} is drained" for slot in s.slots if slot.drained is not None]
     left += [f"a stray permission {k}" for k in {**m.grants, **m.specs} if k in gpus or k not in known]
     cpu = [c for c in s.containers if not c.wants_gpu]
     left += [f"{c.id} has no permission" for c in cpu if c.key not in m.grants or c.key not in m.specs]

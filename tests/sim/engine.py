@@ -118,6 +118,8 @@ class Engine:
         self.up = True
         self.restarts = 0
         self.made: dict[EngineId, Made] = {}
+        #: What engines made that were there before this one, and may come back.
+        self.shelf: dict[EngineName, dict[EngineId, Made]] = {}
         #: Whose container of ours an engine's id was, also after its removal.
         self.label_of: dict[EngineId, ContainerId] = {}
         self.starting: list[Starting] = []
@@ -306,9 +308,15 @@ class Engine:
 
     def made_anew(self) -> None:
         """Another engine from here on, which has never made anything."""
+        self.shelf[self.name] = self.made
         self.installed += 1
         self.name = EngineName(f"engine-{self.installed}")
-        self.made.clear()
+        self.made = {}
+
+    def made_as_before(self, name: EngineName) -> None:
+        """An engine that was there before is back, and knows what it had made."""
+        self.shelf[self.name] = self.made
+        self.name, self.made = name, self.shelf.pop(name)
 
     def borrow(self, key: Key) -> None:
         """Somebody makes a container of his own that names another's permission."""

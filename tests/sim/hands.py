@@ -142,6 +142,7 @@ class Hands:
                 files[t.stage][o.key] = grant
             t.stage += 1
             return
+        self.machine.wiped.discard(o.key)
         self.written[o.engine_id] = self.machine.now
         self._answer(t, ev.Done(container=o.container, order=o.order))
 

@@ -86,6 +86,8 @@ class Machine:
         self.cgroups: dict[EngineId, dict[int, Proc]] = {}
         self.grants: dict[Key, Grant] = {}
         self.specs: dict[Key, Grant] = {}
+        #: Keys whose files somebody has taken away since they were written.
+        self.wiped: set[Key] = set()
         self.cards = cards
         self.blind = False
         #: MiB that the driver still holds on a slot after its process has ended.
@@ -144,6 +146,7 @@ class Machine:
             self.end(proc)
         self.grants.clear()
         self.specs.clear()
+        self.wiped.clear()
         self.lingering.clear()
         self.foreign.clear()
         self.blind = False

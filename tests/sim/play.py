@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ds01d.core import events as ev
 from ds01d.model.container import Phase
 from ds01d.model.facts import EngineStatus
-from tests.sim.daemon import Setup
+from tests.sim.daemon import Daemon, Setup
 from tests.sim.scene import OPERATOR, Scene, actor, cut_anew, leave_unread, loosen, open_cards, stick
 
 
@@ -140,6 +140,9 @@ class Play(Scene):
                 ("engine dies", 0.2, self.mortal, lambda _: self.engine_dies()),
                 ("engine dies in a start", 3, self.begun, lambda _: self.engine_dies()),
                 ("engine made anew", 0.03, lambda: when(e.up), lambda _: self.engine_made_anew()),
+                ("old engine back", 0.05, self.old_engines, self.old_engine_back),
+                ("wipe", 0.05, self.files, self.wipe),
+                ("fault of ours", 0.1, lambda: self.up(lambda d: not d.trips), trip),
                 ("reconnect unaware", 3, self.unaware, lambda d: d.reconnect(aware=False)),
                 ("lose hint", 1, self.hints, e.hints.pop),
                 ("break", 0.5, self.sent, self.lose_answer),
@@ -161,6 +164,11 @@ class Play(Scene):
                 ("minors", 0.3, self.driver_idle, lambda _: m.swap_minors()),
             )
         )
+
+
+def trip(daemon: Daemon) -> None:
+    """The next record that is handled meets a fault of ours."""
+    daemon.trips = True
 
 
 def when(true: bool) -> Sequence[None]:

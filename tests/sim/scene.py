@@ -5,12 +5,13 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
+from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.model.actor import Actor, Owner
 from ds01d.model.container import Container, ContainerSpec, Phase
 from ds01d.model.facts import EngineStatus
 from ds01d.model.gpu import GpuRequest
-from ds01d.model.ids import EngineId, Key, SlotId, Uid
+from ds01d.model.ids import EngineId, EngineName, Key, SlotId, Uid
 from ds01d.model.policy import Limits, Policy
 from tests.sim.daemon import Copy, Daemon, Disk, Setup
 from tests.sim.engine import Call, Engine, Made, Starting
@@ -31,7 +32,7 @@ class Scene:
         self.machine = Machine([Card(n, slices) for n, slices in enumerate(setup.cards)])
         self.engine = Engine(self.machine, keeps_running=setup.keeps_running)
         self.disk = Disk()
-        self.judge = Judge(self.machine, self.engine)
+        self.judge = Judge(self.machine, self.engine, self.disk)
         limits = Limits(
             max_mig_instances=None,
             max_gpus_per_container=None,
@@ -92,6 +93,7 @@ class Scene:
             setup=self.setup,
             watch=self.judge.watch,
         )
+        self.judge.recalled(self.daemon.state)
 
     def crash(self) -> None:
         for call in self.engine.calls:
@@ -213,6 +215,23 @@ class Scene:
         self.engine_dies()
         self.engine.made_anew()
 
+    def old_engines(self) -> list[EngineName]:
+        """Engines that may come back.
+
+        Left out are those to which the ledger ascribes what another made that came in the middle of a creation.
+        """
+        d, e = self.daemon, self.engine
+        if d is None or not e.up:
+            return []
+        records = [d.state.containers.get(x.label) for x in e.made.values() if x.label is not None]
+        ascribed = {c.engine for c in records if c is not None}
+        return [name for name in e.shelf if name not in ascribed]
+
+    def old_engine_back(self, name: EngineName) -> None:
+        """The data of an engine that was there before are in place again."""
+        self.engine_dies()
+        self.engine.made_as_before(name)
+
     def breakable(self) -> Sequence[None]:
         return (None,) if self.daemon is None and not self.disk.broken and self.disk.before is not None else ()
 
@@ -298,6 +317,26 @@ class Scene:
 
     def take_for_gone(self, c: Container) -> None:
         self.ask(ev.ReleaseRequested(actor=OPERATOR, container=c.id, engine_gone=True))
+
+    def files(self) -> list[tuple[Key, bool]]:
+        """Each grant and spec on disk that nothing is being done about."""
+        d, m = self.daemon, self.machine
+        busy = (
+            {t.order.key for t in d.hands.tasks.values() if isinstance(t.order, do.Permit | do.Withdraw)} if d else ()
+        )
+        return [(key, grant) for grant, kept in ((True, m.grants), (False, m.specs)) for key in kept if key not in busy]
+
+    def wipe(self, file: tuple[Key, bool]) -> None:
+        """A person takes a file of ours away."""
+        key, grant = file
+        (self.machine.grants if grant else self.machine.specs).pop(key)
+        self.machine.wiped.add(key)
+
+    def thaw(self) -> None:
+        """An operator takes up again what was set aside."""
+        assert self.daemon is not None
+        for c in [c for c in self.daemon.state.containers if c.frozen]:
+            self.ask(ev.ThawRequested(actor=OPERATOR, container=c.id))
 
     def keys(self) -> list[Key]:
         return list(self.machine.specs) if self.engine.up else []

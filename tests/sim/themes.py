@@ -73,6 +73,23 @@ THEMES: Mapping[str, Theme] = {
         setup={"cards": (0, 0), "users": 2, "each": 1, "hold_s": 60.0, "counts": (1,)},
     ),
     "new numbers": Theme(moves={"crash": 3, "minors": 30, "ends": 3, "recut": 3, "refresh": 0.3}),
+    "late calls": Theme(
+        moves={"break": 40, "execute": 0.05, "create": 6, "raw start": 0, "crash": 0.3},
+        setup={"cards": (0,), "each": 3, "counts": (1,)},
+    ),
+    "another engine": Theme(
+        moves={"engine made anew": 20, "old engine back": 10, "raw start": 3, "park": 3, "remove": 3, "reboot": 0},
+        setup={"odd_cgroups": False},
+    ),
+    "failing writes": Theme(moves={"write fails": 15, "raw start": 6, "park": 4, "start": 2}),
+    "the CPU alone": Theme(moves={"raw start": 4, "engine dies in a start": 4}, setup={"counts": (0,)}),
+    "vandals": Theme(moves={"wipe": 20, "ask listing": 4}, setup={"counts": (0, 1)}),
+    "lingering": Theme(
+        moves={"ends, lingering": 20, "let go": 0.1, "blind": 10, "much later": 5, "opens": 6, "ends": 0.1},
+    ),
+    "cards come and go": Theme(moves={"card lost": 20, "recut": 10, "start": 3, "picture": 4}),
+    "strangers": Theme(moves={"stranger": 20, "stranger leaves": 0.2, "blind": 10, "picture": 3, "park": 3}),
+    "faults of ours": Theme(moves={"fault of ours": 40, "write hangs": 10, "much later": 3, "raw start": 3, "park": 3}),
     "stuck writes": Theme(moves={"write hangs": 15, "mended: write": 0.3, "much later": 4, "park": 2, "raw start": 3}),
     "raw starts": Theme(
         moves={"raw start": 15, "park": 6, "opens": 0.1, "advance": 0.2, "later": 5, "much later": 3, "hint": 0.2}
