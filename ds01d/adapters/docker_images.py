@@ -21,7 +21,7 @@ class EngineImages:
             return tuple(image for image in await self._engine.images() if image.owner in (None, uid))
         except (EngineError, Unreadable) as error:
             hint = "it may be down or restarting: `systemctl status docker` tells an operator why"
-            return Failure(kind="engine", message=f"cannot list the images: {error}", hint=hint)
+            return Failure(kind="engine_down", message=f"cannot list the images: {error}", hint=hint)
 
     async def nearest(self, image: str, uid: Uid) -> tuple[str, ...]:
         """Up to three names, as people write them, that look like this one; none where the engine does not answer."""

@@ -170,7 +170,7 @@ class Hands:
             return _name_taken(order, conflict)
         except EngineUnreachable as error:
             hint = "systemctl status docker tells an operator why"
-            return _failed(order, error.message, hint=hint)
+            return _failed(order, error.message, kind="engine_down", hint=hint)
         except (EngineBroke, EngineLate) as error:
             message = _INOTIFY if isinstance(order, StartContainer) else error.message
             return Uncertain(container=order.container, order=order.order, message=message, returned=True)

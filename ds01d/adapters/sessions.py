@@ -15,6 +15,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain, repeat
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,7 +26,7 @@ from ds01d.adapters.docker_reading import Unreadable
 from ds01d.adapters.procfs import Procfs
 from ds01d.adapters.sessions_socket import attach
 from ds01d.adapters.systemd import Inherited, Notifier
-from ds01d.model.errors import EngineTrouble, NotFound, TooMany
+from ds01d.model.errors import EngineDown, EngineTrouble, NotFound, TooMany
 from ds01d.model.ids import EngineId, Uid
 
 PER_USER: Final = 20
@@ -40,6 +41,8 @@ _STORED: Final = "exec-"
 _LIVES_IN: Final = "-in"
 _FDS_EACH: Final = 2
 _ASK_AGAIN_S: Final = (0.1, 1.0)
+#: Pauses while a process that has to end has not begun yet, or the engine does not say.
+_NOT_YET_S: Final = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
 
 
 class Ticket(NamedTuple):
@@ -292,13 +295,14 @@ class Sessions:
             self._left(session.container)
 
     async def _is_over(self, exec_id: str) -> bool:
-        """Whether the engine says so; one that says nothing ends no shell."""
+        """Whether the engine says so; one that says nothing ends no shell, nor does one that has not begun it yet."""
         try:
-            return not (await self._said(exec_id)).running
+            said = await self._said(exec_id)
         except EngineRefused as refused:
             return refused.absent
         except (EngineError, Unreadable):
             return False
+        return not said.running and said.exit_code is not None
 
     async def _end(self, session: _Session) -> None:
         _shut(session)
@@ -312,27 +316,38 @@ class Sessions:
         self._tell_left(session)
 
     async def _hang_up(self, session: _Session) -> None:
-        """End the exec's process as a closing terminal does; a client that goes leaves it running otherwise."""
-        try:
-            pid = (await self._said(session.exec_id)).pid
-            pidfd = self._procfs.pidfd(pid) if pid else None
-            if pidfd is None:
-                return
-        except (EngineError, Unreadable):
-            return
+        """End the exec's process as a closing terminal does; a client that goes leaves it running otherwise.
+
+        Returns when it has ended. The engine hands a connection out before it has started the process, and may not
+        answer just now: both are a reason to ask again.
+        """
+        for pause_s in chain(_NOT_YET_S, repeat(_NOT_YET_S[-1])):
+            with suppress(EngineError, Unreadable):
+                if await self._over_after_hanging_up(session):
+                    return
+            await asyncio.sleep(pause_s)
+
+    async def _over_after_hanging_up(self, session: _Session) -> bool:
+        if await self._is_over(session.exec_id):
+            return True
+        pid = (await self._said(session.exec_id)).pid
+        pidfd = self._procfs.pidfd(pid) if pid else None
+        if pidfd is None:
+            return False
         try:
             # The pid may be another's by now: it has to be the engine's word still, and in the container's cgroup.
             text = self._procfs.cgroup_text(pid) or ""
             if session.container not in text or not (await self._said(session.exec_id)).running:
-                return
+                return False
             for number in (signal.SIGHUP, signal.SIGKILL):
                 signal.pidfd_send_signal(pidfd, number)
                 if await _ended(pidfd, HANG_UP_S):
-                    return
-        except (EngineError, Unreadable, ProcessLookupError):
-            return
+                    return True
+        except ProcessLookupError:
+            return True
         finally:
             os.close(pidfd)
+        return False
 
     async def _said(self, exec_id: str) -> _Said:
         try:
@@ -391,7 +406,7 @@ def _refusing(what: str) -> Iterator[None]:
         raise EngineTrouble(f"{what}: {readable(refused.message)}") from refused
     except (EngineError, Unreadable) as error:
         hint = "try again; systemctl status docker tells an operator why"
-        raise EngineTrouble(f"{what}: {error}", hint=hint) from error
+        raise EngineDown(f"{what}: {error}", hint=hint) from error
 
 
 def _same(one: str, other: str) -> bool:

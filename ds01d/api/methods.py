@@ -9,6 +9,7 @@ from ds01d.core.views.containers import WhyView
 from ds01d.core.views.operations import OperationView
 from ds01d.model import errors as no
 
+_ENGINE = (no.EngineTrouble, no.EngineDown)
 #: What any change may be refused with.
 _CHANGE = (
     no.Invalid,
@@ -18,7 +19,7 @@ _CHANGE = (
     no.CannotSave,
     no.Pending,
     no.Recovering,
-    no.EngineTrouble,
+    *_ENGINE,
 )
 #: What stands between a request and its slots.
 _SLOTS = (
@@ -46,20 +47,20 @@ _WORK: tuple[Method, ...] = (
     Method("container.left", container.WhichParams, container.Outcome, OWNER, _FIND, container.left),
     Method("container.why", container.WhichParams, WhyView, OWNER, _FIND, container.why),
     Method("exec.start", shells.ShellParams, shells.Started, OWNER,
-           (*_FIND, no.WrongPhase, no.EngineTrouble), shells.start),
-    Method("exec.resize", shells.ResizeParams, shells.Resized, OWNER, (*_FIND, no.EngineTrouble), shells.resize),
-    Method("exec.result", shells.ExecParams, shells.ExecState, OWNER, (*_FIND, no.EngineTrouble), shells.result),
+           (*_FIND, no.WrongPhase, *_ENGINE), shells.start),
+    Method("exec.resize", shells.ResizeParams, shells.Resized, OWNER, (*_FIND, *_ENGINE), shells.resize),
+    Method("exec.result", shells.ExecParams, shells.ExecState, OWNER, (*_FIND, *_ENGINE), shells.result),
     Method("operation.get", operation.OperationParams, OperationView, OWNER, _FIND, operation.get),
     Method("operation.wait", operation.WaitParams, OperationView, OWNER, _FIND, operation.wait),
     Method("operation.list", Listing, operation.OperationList, EVERYBODYS, (), operation.list_),
     # Refusals name who holds a slot and until when, so anybody may see that much of all of them.
     Method("gpu.list", Nothing, machine.GpuList, ANYONE, (), machine.gpus),
     Method("allocation.list", Listing, machine.AllocationList, EVERYBODYS, (), machine.allocations),
-    Method("image.list", Listing, machine.ImageList, EVERYBODYS, (no.NotFound, no.EngineTrouble), machine.list_images),
+    Method("image.list", Listing, machine.ImageList, EVERYBODYS, (no.NotFound, *_ENGINE), machine.list_images),
     Method("system.status", Nothing, system.MachineStatus, ANYONE, (), system.status),
     Method("system.version", Nothing, system.Version, ANYONE, (), system.version),
     Method("system.events", system.EventsParams, system.Events, ANYONE, (no.Invalid,), system.events),
-    Method("system.story", system.StoryParams, system.Story, ANYONE, (), system.story),
+    Method("system.story", system.StoryParams, system.Story, ANYONE, (no.NotFound,), system.story),
 )
 # fmt: on
 

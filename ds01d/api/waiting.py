@@ -1,44 +1,63 @@
 """Waiting for an operation on behalf of a caller who may hang up; the operation goes on without him."""
 
+from typing import NamedTuple
+
 from ds01d.api import people
 from ds01d.api.desk import Caller, Desk
+from ds01d.core.views import operations
+from ds01d.core.views.operations import Hindrance
 from ds01d.model.errors import Pending
 from ds01d.model.operation import Operation, OperationState
 
-#: Seconds after which it is looked whether the caller is still there.
+#: Seconds after which it is looked whether the caller is still there, and whether there is any hope.
 _SLICE_S = 2.0
+#: For so long (seconds) a caller waits although something stands in the way that may last.
+HINDERED_S = 4.0
+
+
+class Patience(NamedTuple):
+    """How long a caller waits."""
+
+    seconds: float
+    #: He said so himself, and waits for so long whatever stands in the way.
+    firm: bool = False
 
 
 class StillGoing(Pending):
     """Not finished in the time the caller gave it; carries the operation that goes on."""
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, hindrance: Hindrance | None) -> None:
+        why = hindrance.why if hindrance is not None else operation.stage
+        do = f"{hindrance.do}; " if hindrance is not None and hindrance.do else ""
         super().__init__(
             f"cannot say yet what came of it: the {operation.verb} of {operation.container_name} goes on"
-            f" as operation {operation.id}{f' ({operation.stage})' if operation.stage else ''}",
-            hint=f"it goes on by itself, and `container-why {operation.container_name}` says how far it is;"
+            f" as operation {operation.id}{f' ({why})' if why else ''}",
+            hint=f"{do}it goes on by itself, and `container-why {operation.container_name}` says how far it is;"
             f" programs wait with operation.wait and the id {operation.id}",
         )
         self.operation = operation.id
 
 
-async def for_end(desk: Desk, caller: Caller, operation: Operation, patience_s: float) -> Operation:
-    """The operation as it is after its end, or after that time, or when the caller hung up."""
+async def for_end(desk: Desk, caller: Caller, operation: Operation, patience: Patience) -> Operation:
+    """The operation as it is after its end, or after that time, or when the caller hung up or waits in vain."""
     mind = desk.mind
-    until = mind.now() + patience_s
+    began = mind.now()
+    until = began + patience.seconds
     while operation.state is OperationState.PENDING and not caller.gone():
-        left = until - mind.now()
-        if left <= 0:
+        now = mind.now()
+        if now >= until:
             break
-        operation = await mind.finished(operation.id, min(left, _SLICE_S))
+        if not patience.firm and now >= began + HINDERED_S and operations.hindrance(mind.state, operation) is not None:
+            break
+        operation = await mind.finished(operation.id, min(until - now, _SLICE_S))
     return operation
 
 
-async def for_success(desk: Desk, caller: Caller, operation: Operation, patience_s: float) -> Operation:
+async def for_success(desk: Desk, caller: Caller, operation: Operation, patience: Patience) -> Operation:
     """The operation once it went well; refuses with its own words where it failed, and says so where it goes on."""
-    ended = await for_end(desk, caller, operation, patience_s)
+    ended = await for_end(desk, caller, operation, patience)
     if ended.failure is not None:
         raise people.refusal(ended.failure)
-    if ended.state is OperationState.PENDING and patience_s > 0:
-        raise StillGoing(ended)
+    if ended.state is OperationState.PENDING and patience.seconds > 0:
+        raise StillGoing(ended, operations.hindrance(desk.mind.state, ended))
     return ended

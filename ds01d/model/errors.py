@@ -156,6 +156,15 @@ class EngineTrouble(Refused):
     word = "ENGINE"
 
 
+class EngineDown(Refused):
+    """The engine does not answer: nothing was done, and later it may be otherwise."""
+
+    kind = "engine_down"
+    code = -31020
+    exit_code = 75
+    word = "ENGINE_DOWN"
+
+
 class ImageNotFound(Refused):
     """No such image on the engine."""
 
@@ -217,6 +226,7 @@ KINDS: tuple[type[Refused], ...] = (
     CannotSave,
     Pending,
     EngineTrouble,
+    EngineDown,
     ImageNotFound,
     TooMany,
     Recovering,

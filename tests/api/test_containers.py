@@ -13,6 +13,7 @@ from ds01d.model.policy import ContainersPolicy, Limits
 from tests.api.caller import Client
 from tests.api.conftest import House
 from tests.api.fakes import ALICE, BOB, CAROL
+from tests.api.mind import NOON
 
 pytestmark = pytest.mark.root
 
@@ -217,6 +218,41 @@ async def test_an_unfinished_request_is_pending_with_its_operation_and_how_to_wa
     waited = await alice.result("operation.wait", id=operation, timeout_s=1)
     assert (waited["state"], waited["stage"]) == ("pending", "creating")
     assert [o["id"] for o in (await alice.result("operation.list"))["operations"]] == [operation]
+
+
+async def test_whoever_waits_for_a_gpu_that_nobody_can_see_hears_so_within_seconds(house: House, alice: Client) -> None:
+    await alice.result("container.create", name="a", image="python:3.12")
+    house.mind.asleep = True
+    sight = house.mind.state.sight
+    house.mind.state.sight = replace(sight, blind="the NVIDIA driver is not loaded")
+    error = await alice.error("container.stop", name="a", release=True)
+
+    assert (error["data"]["kind"], error["data"]["exit_code"]) == ("pending", 75)
+    assert "the GPUs cannot be seen: the NVIDIA driver is not loaded" in error["message"]
+    assert "ds01ctl status" in error["data"]["hint"]
+    assert sum(house.mind.waited) < 7
+
+    house.mind.state.sight = replace(sight, silent_since=NOON, silent_why="nobody listens")
+    error = await alice.error("container.remove", name="a")
+    assert "the engine does not answer: nobody listens" in error["message"]
+    assert "systemctl status docker" in error["data"]["hint"]
+    assert sum(house.mind.waited) < 14
+
+
+async def test_who_says_how_long_he_waits_is_kept_waiting_whatever_stands_in_the_way(
+    house: House, alice: Client
+) -> None:
+    await alice.result("container.create", name="a", image="python:3.12")
+    house.mind.asleep = True
+    house.mind.state.sight = replace(house.mind.state.sight, silent_since=NOON, silent_why="nobody listens")
+    await alice.error("container.stop", name="a", release=True, wait_s=30)
+    assert sum(house.mind.waited) == pytest.approx(30, abs=0.1)
+
+
+async def test_a_create_is_worth_trying_again_when_the_engine_is_back(house: House, alice: Client) -> None:
+    house.engine.trouble = Failure(kind="engine_down", message="cannot list the images: nobody listens")
+    error = await alice.error("container.create", name="a", image="python:3.12")
+    assert (error["data"]["kind"], error["data"]["exit_code"]) == ("engine_down", 75)
 
 
 async def test_who_does_not_want_to_wait_is_given_the_operation_at_once(house: House, alice: Client) -> None:

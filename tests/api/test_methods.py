@@ -36,7 +36,7 @@ TABLE: dict[str, tuple[dict[str, object], tuple[str, str, str, str]]] = {
     "system.status": ({}, (OK, OK, OK, OK)),
     "system.version": ({}, (OK, OK, OK, OK)),
     "system.events": ({}, (OK, OK, OK, OK)),
-    "system.story": ({"thing": "vision"}, (OK, OK, OK, OK)),
+    "system.story": ({"thing": "vision"}, (OK, "not_found", OK, OK)),
     "rpc.discover": ({}, (OK, OK, OK, OK)),
 }  # fmt: skip
 UIDS = {"alice": ALICE, "bob": BOB, "carol": CAROL, "root": None}

@@ -158,7 +158,8 @@ class TestPast:
         bob = await house.client(BOB)
         assert (await bob.result("system.events", user="alice"))["events"] == []
         assert (await bob.result("system.events", container="vision"))["events"] == []
-        assert (await bob.result("system.story", thing="vision"))["events"] == []
+        error = await bob.error("system.story", thing="vision")
+        assert (error["data"]["kind"], error["data"]["exit_code"]) == ("not_found", 4)
         assert len((await bob.result("system.story", thing="1:0"))["events"]) == 1
 
     @pytest.mark.parametrize("when", ["yesterday", "5 minutes", "99999999999999d", "2026-13-01", "-1h", " ago"])

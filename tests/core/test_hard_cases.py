@@ -9,7 +9,7 @@ from ds01d.core import events as ev
 from ds01d.core.core import handle
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Permission, Phase
-from ds01d.model.errors import EngineTrouble, TooMany, WrongPhase
+from ds01d.model.errors import EngineDown, TooMany, WrongPhase
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed, SlotSeen
 from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, SlotId, Uid
 from ds01d.model.operation import OperationState
@@ -154,7 +154,7 @@ def test_nothing_is_created_before_it_is_known_which_engine_would_make_it() -> N
 
     refused = world.ask_create().refused
 
-    assert isinstance(refused, EngineTrouble)
+    assert isinstance(refused, EngineDown)
 
 
 @pytest.mark.parametrize("order", [do.Permit, do.Withdraw])

@@ -144,9 +144,9 @@ def calls(home: House, *, user: str | None) -> list[tuple[str, dict[str, object]
     return [(m.name, (special | changing).get(m.name, {})) for m in METHODS]
 
 
-ANYBODYS: Final = {"gpu.list", "system.status", "system.version", "system.events", "system.story", "rpc.discover"}
+ANYBODYS: Final = {"gpu.list", "system.status", "system.version", "system.events", "rpc.discover"}
 OPERATORS: Final = {"container.release", "container.thaw"}
-BY_ID: Final = {"exec.resize", "exec.result", "operation.get", "operation.wait"}
+BY_ID: Final = {"system.story", "exec.resize", "exec.result", "operation.get", "operation.wait"}
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def test_while_the_engine_is_away_nothing_is_concluded_and_everything_is_answere
         assert three.of("alice", "running")["status"] == "running"
         assert three.slots()["4:0"]["state"] == "in use"
         assert "engine" in three.notices()
-        said = three.refused("carol", "container-create", "new", "bb", code=1)
+        said = three.refused("carol", "container-create", "new", "bb", code=75)
         assert "engine" in said
     finally:
         three.server.exec("systemctl", "start", "docker.socket", "docker.service")

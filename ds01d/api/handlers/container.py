@@ -7,6 +7,7 @@ import msgspec
 from ds01d.api import people, waiting
 from ds01d.api.desk import Caller, Desk
 from ds01d.api.params import Changing, Listing, Own, Seconds, Word
+from ds01d.api.waiting import Patience
 from ds01d.core.events import ReleaseRequested, RemoveRequested, Request, StartRequested, StopRequested, ThawRequested
 from ds01d.core.views import containers, machine, operations
 from ds01d.core.views.containers import ContainerView, WhyView
@@ -97,18 +98,18 @@ class WhichParams(Own, frozen=True, kw_only=True):
 
 async def start(desk: Desk, caller: Caller, wish: StartParams) -> Outcome:
     """Start a container on the slots it holds, or on new ones."""
-    if (earlier := await _repeated(desk, caller, wish, _patience(wish))) is not None:
+    if (earlier := await _repeated(desk, caller, wish, patience(wish))) is not None:
         return earlier
     c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
     request = StartRequested(actor=caller.actor, container=c.id, request_id=wish.request_id, dry_run=wish.dry_run)
-    return await _change(desk, caller, Verb.START, c, request, _patience(wish))
+    return await _change(desk, caller, Verb.START, c, request, patience(wish))
 
 
 async def stop(desk: Desk, caller: Caller, wish: StopParams) -> Outcome:
     """Stop a container; its slots are held for a while, or given back at once."""
     state = desk.mind.state
     grace = wish.grace_s if wish.grace_s is not None else state.policy.sigterm_grace
-    if (earlier := await _repeated(desk, caller, wish, _patience(wish, grace))) is not None:
+    if (earlier := await _repeated(desk, caller, wish, patience(wish, grace))) is not None:
         return earlier
     c = people.container(state, caller.actor, wish.name, wish.user)
     request = StopRequested(
@@ -119,25 +120,25 @@ async def stop(desk: Desk, caller: Caller, wish: StopParams) -> Outcome:
         request_id=wish.request_id,
         dry_run=wish.dry_run,
     )
-    return await _change(desk, caller, Verb.STOP, c, request, _patience(wish, grace))
+    return await _change(desk, caller, Verb.STOP, c, request, patience(wish, grace))
 
 
 async def remove(desk: Desk, caller: Caller, wish: RemoveParams) -> Outcome:
     """Remove a container and free what it holds; a running one only by force."""
     state = desk.mind.state
     grace = state.policy.sigterm_grace if wish.force else 0.0
-    if (earlier := await _repeated(desk, caller, wish, _patience(wish, grace))) is not None:
+    if (earlier := await _repeated(desk, caller, wish, patience(wish, grace))) is not None:
         return earlier
     c = people.container(state, caller.actor, wish.name, wish.user)
     request = RemoveRequested(
         actor=caller.actor, container=c.id, force=wish.force, request_id=wish.request_id, dry_run=wish.dry_run
     )
-    return await _change(desk, caller, Verb.REMOVE, c, request, _patience(wish, grace))
+    return await _change(desk, caller, Verb.REMOVE, c, request, patience(wish, grace))
 
 
 async def release(desk: Desk, caller: Caller, wish: ReleaseParams) -> Outcome:
     """End the hold of a stopped container: it is parked, its files stay."""
-    if (earlier := await _repeated(desk, caller, wish, _patience(wish))) is not None:
+    if (earlier := await _repeated(desk, caller, wish, patience(wish))) is not None:
         return earlier
     c = people.anybodys(desk.mind.state, caller.actor, wish.name, wish.user)
     request = ReleaseRequested(
@@ -147,7 +148,7 @@ async def release(desk: Desk, caller: Caller, wish: ReleaseParams) -> Outcome:
         request_id=wish.request_id,
         dry_run=wish.dry_run,
     )
-    return await _change(desk, caller, Verb.RELEASE, c, request, _patience(wish))
+    return await _change(desk, caller, Verb.RELEASE, c, request, patience(wish))
 
 
 async def thaw(desk: Desk, caller: Caller, wish: WhichParams) -> Outcome:
@@ -194,13 +195,15 @@ def shown(desk: Desk, container: ContainerId) -> ContainerView | None:
     return containers.view(desk.mind.state, c) if c is not None else None
 
 
-async def _change(desk: Desk, caller: Caller, verb: Verb, c: Container, request: Request, patience_s: float) -> Outcome:
+async def _change(
+    desk: Desk, caller: Caller, verb: Verb, c: Container, request: Request, how_long: Patience
+) -> Outcome:
     held = desk.mind.state.allocation_of(c.id)
     before = names_of(desk.mind.state, held.slots) if held is not None else ()
     answer = await desk.mind.ask(request)
     if isinstance(answer, Preview):
         return Outcome(verb=verb, name=c.name, user=c.user, container=shown(desk, c.id), would=answer.lines)
-    operation = await waiting.for_success(desk, caller, answer, patience_s) if answer is not None else None
+    operation = await waiting.for_success(desk, caller, answer, how_long) if answer is not None else None
     freed = before if desk.mind.state.allocation_of(c.id) is None else ()
     return Outcome(
         verb=verb,
@@ -213,14 +216,14 @@ async def _change(desk: Desk, caller: Caller, verb: Verb, c: Container, request:
 
 
 async def _repeated(
-    desk: Desk, caller: Caller, wish: StartParams | StopParams | RemoveParams | ReleaseParams, patience_s: float
+    desk: Desk, caller: Caller, wish: StartParams | StopParams | RemoveParams | ReleaseParams, how_long: Patience
 ) -> Outcome | None:
     """What came of this very request when it was first sent: by now its container may be gone, or another's name."""
     state, actor = desk.mind.state, caller.actor
     earlier = state.operations.one("request", (actor.uid, wish.request_id)) if wish.request_id is not None else None
     if earlier is None:
         return None
-    operation = await waiting.for_success(desk, caller, earlier, patience_s)
+    operation = await waiting.for_success(desk, caller, earlier, how_long)
     c = state.containers.get(operation.container)
     return Outcome(
         verb=operation.verb,
@@ -231,5 +234,8 @@ async def _repeated(
     )
 
 
-def _patience(wish: Changing, more_s: float = 0.0) -> float:
-    return wish.wait_s if wish.wait_s is not None else PATIENCE_S + more_s
+def patience(wish: Changing, more_s: float = 0.0) -> Patience:
+    """How long the caller is kept waiting; who says so himself is, whatever stands in the way."""
+    if wish.wait_s is not None:
+        return Patience(wish.wait_s, firm=True)
+    return Patience(PATIENCE_S + more_s)

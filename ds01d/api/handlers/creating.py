@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from ds01d.api import images, people, waiting
 from ds01d.api.desk import Caller, Desk
-from ds01d.api.handlers.container import PATIENCE_S, Outcome, shown
+from ds01d.api.handlers.container import Outcome, patience, shown
 from ds01d.api.params import Changing, DirectoryPath, Size, Word, size_bytes
 from ds01d.api.ports import Kind
 from ds01d.core.events import CreateRequested
@@ -65,8 +65,7 @@ async def create(desk: Desk, caller: Caller, wish: CreateParams) -> Outcome:
     if isinstance(answer, Preview):
         return Outcome(verb=Verb.CREATE, name=wish.name, user=owner.name, would=answer.lines)
     assert answer is not None
-    patience_s = wish.wait_s if wish.wait_s is not None else PATIENCE_S
-    operation = await waiting.for_success(desk, caller, answer, patience_s)
+    operation = await waiting.for_success(desk, caller, answer, patience(wish))
     return Outcome(
         verb=Verb.CREATE,
         name=wish.name,

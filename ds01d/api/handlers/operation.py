@@ -37,7 +37,8 @@ async def get(desk: Desk, caller: Caller, wish: OperationParams) -> OperationVie
 
 async def wait(desk: Desk, caller: Caller, wish: WaitParams) -> OperationView:
     """Wait for an operation's end, and say what came of it; unfinished after that time, it is shown as it is."""
-    return operations.view(await waiting.for_end(desk, caller, _find(desk, caller, wish.id), wish.timeout_s))
+    patience = waiting.Patience(wish.timeout_s, firm=True)
+    return operations.view(await waiting.for_end(desk, caller, _find(desk, caller, wish.id), patience))
 
 
 async def list_(desk: Desk, caller: Caller, wish: Listing) -> OperationList:

@@ -18,6 +18,7 @@ from ds01d.core.views.machine import Notice, Share
 from ds01d.core.views.slots import SlotView
 from ds01d.model.actor import Actor
 from ds01d.model.chronicle import EventLine
+from ds01d.model.errors import NotFound
 from ds01d.model.operation import Failure
 
 #: Raised when a caller of the version before could misunderstand an answer.
@@ -134,7 +135,14 @@ async def story(desk: Desk, caller: Caller, wish: StoryParams) -> Story:
         return chronicle.concerns(line, wish.thing) and (wish.user is None or line.user == wish.user)
 
     found = await _read(desk, caller.actor, wanted, since=None, until=None, limit=wish.limit)
-    return Story(thing=wish.thing, events=found, now=_now(desk, caller.actor, wish))
+    now = _now(desk, caller.actor, wish)
+    if not found and not now:
+        whose = f" of {wish.user}" if wish.user is not None else ""
+        raise NotFound(
+            f"cannot find a container or GPU called {wish.thing}{whose}: nothing is written down about it",
+            hint="`container-list` and `ds01ctl gpus` name what there is",
+        )
+    return Story(thing=wish.thing, events=found, now=now)
 
 
 async def _read(

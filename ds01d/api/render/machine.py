@@ -118,8 +118,6 @@ def events(e: Events, page: Page) -> str:
 def story(s: Story, page: Page) -> str:
     """How it came to be, then how it is."""
     now = "".join([f"{page.paint('bold', 'now')}  {clean(line)}\n" for line in s.now])
-    if not s.events and not now:
-        return f"nothing is written down about {clean(s.thing)}; container-list and ds01ctl gpus name what there is\n"
     return past.lines(s.events, page) + now
 
 

@@ -10,7 +10,7 @@ from ds01d.core.state import State
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, Phase
-from ds01d.model.errors import EngineTrouble, Invalid, NameTaken, QuotaExceeded
+from ds01d.model.errors import EngineDown, EngineTrouble, Invalid, NameTaken, QuotaExceeded
 from ds01d.model.facts import EngineStatus, Look
 from ds01d.model.ids import ContainerId, EngineId, EngineName, OperationId
 from ds01d.model.operation import Verb
@@ -76,7 +76,7 @@ def _engine(state: State, name: str) -> EngineName:
     """
     engine = state.sight.engine
     if engine is None:
-        raise EngineTrouble(
+        raise EngineDown(
             f"cannot create {name}: the engine has not answered yet", hint="`systemctl status docker` tells more"
         )
     if not engine.cdi:
