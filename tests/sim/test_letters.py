@@ -22,8 +22,8 @@ from tests.sim.scene import actor
 class Stage:
     """One card, one user, one container, and somebody who says what happens next."""
 
-    def __init__(self, *, users: int = 1, cards: tuple[int, ...] = (0,)) -> None:
-        self.play = Play(Setup(cards=cards, users=users, each=1))
+    def __init__(self, *, users: int = 1, cards: tuple[int, ...] = (0,), odd_cgroups: bool = False) -> None:
+        self.play = Play(Setup(cards=cards, users=users, each=1, odd_cgroups=odd_cgroups))
         self.said: list[str] = []
         quiet = self.play.judge.watch
 
@@ -322,6 +322,34 @@ def test_a_raw_start_before_the_grant_is_gone_keeps_the_slot() -> None:
     assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
     assert stage.on_disk == (True, True)
     assert any("started from outside and keeps its GPU" in words for words in stage.said)
+
+
+def test_a_raw_start_before_the_grant_is_gone_keeps_the_slot_of_a_container_that_is_to_be_removed() -> None:
+    stage = Stage()
+    _held(stage)
+    c = stage.container
+    stage.play.ask(ev.RemoveRequested(actor=actor(c.uid), container=c.id))
+    stage.save()
+    stage.once("raw start", "advance", "advance")
+    stage.settle_down()
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
+    assert stage.running() == 1
+
+
+def test_a_run_that_its_engine_left_behind_keeps_its_slot_wherever_its_cgroup_lies() -> None:
+    stage = Stage(odd_cgroups=True)
+    stage.parked()
+    _j(stage)
+    stage.once("engine made anew", "engine comes")
+    stage.settle_down()
+    stage.once("engine gone")
+    stage.settle_down()
+    assert stage.stands() == (Phase.STOPPED, Claim.RELEASING)
+    stage.once("ends")
+    stage.play.wait(60.0)
+    stage.settle_down()
+    assert stage.play.daemon is not None
+    assert not stage.play.daemon.state.allocations.rows
 
 
 @pytest.mark.parametrize("upto", [_m, _n, _o, _p, _q], ids="MNOPQ")
