@@ -6,6 +6,7 @@ container is, is not judged here.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -81,22 +82,17 @@ class EngineListing:
             except TimeoutError:
                 pass
             self._asked.clear()
-            revision = self._revision()
-            try:
-                listing = await self.read()
-            except (EngineError, Unreadable):
-                await asyncio.sleep(GAP_S)
-                continue
-            permissions = await self._on_disk()
-            self._post(
-                Relisted(
-                    revision=revision,
-                    containers=listing.containers,
-                    foreign=listing.foreign,
-                    permissions=permissions,
-                )
-            )
+            with suppress(EngineError, Unreadable):
+                self._post(await self.relisted())
             await asyncio.sleep(GAP_S)
+
+    async def relisted(self) -> Relisted:
+        """All that there is now, held against a revision from before; raises when the engine does not answer."""
+        revision = self._revision()
+        listing, permissions = await asyncio.gather(self.read(), self._on_disk())
+        return Relisted(
+            revision=revision, containers=listing.containers, foreign=listing.foreign, permissions=permissions
+        )
 
     async def read(self) -> Listing:
         """List once; raises when the engine does not answer."""

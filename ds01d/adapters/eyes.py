@@ -24,6 +24,9 @@ POLLS_GOOD: Final = 2
 FRESH_WAIT_S: Final = 5.0
 AGAIN_S: Final = 0.5
 
+#: The processes on one picture; None: it was gone when it was read.
+_Met = dict[int, Process | None]
+
 
 class Poller(Protocol):
     """Whoever can look at the driver now."""
@@ -93,39 +96,46 @@ class Eyes:
 
     async def observe(self) -> None:
         """Look once, and post what was seen."""
-        picture = await self.poll()
+        met: _Met = {}
+        picture = await self._look(met)
         if isinstance(picture, Blind):
             self._post(Blinded(reason=picture.reason))
             self._posted_at = None
         else:
-            processes = tuple(self._attributed(picture))
+            processes = tuple(self._attributed(picture, met))
             self._post(Probed(picture=picture, processes=processes, good_for_s=POLLS_GOOD * self._interval_s))
             self._posted_at = asyncio.get_running_loop().time()
             self._came.set()
 
     async def poll(self) -> Picture | Blind:
         """A picture that was begun after this call."""
+        return await self._look({})
+
+    async def _look(self, met: _Met) -> Picture | Blind:
+        """A picture; each process on it is read once, and `met` is given what was read."""
         picture = await self._probe.poll()
         if isinstance(picture, Blind):
             return picture
         self._devices = dict(_devices(picture))
-        return msgspec.structs.replace(picture, gpus=tuple(self._without_services(gpu) for gpu in picture.gpus))
+        return msgspec.structs.replace(picture, gpus=tuple(self._without_services(gpu, met) for gpu in picture.gpus))
 
-    def _without_services(self, gpu: GpuSeen) -> GpuSeen:
+    def _without_services(self, gpu: GpuSeen, met: _Met) -> GpuSeen:
         if not gpu.processes:
             return gpu
-        theirs = tuple(p for p in gpu.processes if not self._is_service(p.pid))
+        theirs = tuple(p for p in gpu.processes if not self._is_service(p.pid, met))
         return gpu if len(theirs) == len(gpu.processes) else msgspec.structs.replace(gpu, processes=theirs)
 
-    def _is_service(self, pid: int) -> bool:
-        process = self._procfs.process(pid)
+    def _is_service(self, pid: int, met: _Met) -> bool:
+        if pid not in met:
+            met[pid] = self._procfs.process(pid)
+        process = met[pid]
         return process is not None and self._procfs.infrastructure(process)
 
-    def _attributed(self, picture: Picture) -> list[GpuProcess]:
+    def _attributed(self, picture: Picture, met: _Met) -> list[GpuProcess]:
         found: list[GpuProcess] = []
         for gpu in picture.gpus:
             for seen in gpu.processes or ():
-                process = self._procfs.process(seen.pid)
+                process = met[seen.pid]
                 found.append(
                     GpuProcess(
                         gpu=GpuUuid(gpu.uuid),
