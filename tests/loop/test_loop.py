@@ -152,6 +152,25 @@ async def test_nothing_is_ordered_and_nobody_answered_before_the_decision_is_on_
         assert asked.done()
 
 
+async def test_what_is_decided_while_a_save_is_under_way_waits_for_the_next_one() -> None:
+    async with a_bench() as b:
+        b.disk.automatic = False
+        first = asyncio.ensure_future(b.loop.ask(b.create("one")))
+        await b.settle()
+        second = asyncio.ensure_future(b.loop.ask(b.create("two")))
+        await b.settle()
+
+        b.disk.saves[-1].set_result(None)
+        await b.settle()
+
+        assert (b.sent(), first.done(), second.done()) == (["CreateContainer"], True, False)
+
+        b.disk.saves[-1].set_result(None)
+        await b.settle()
+
+        assert second.done()
+
+
 async def test_an_operation_counts_as_ended_only_when_its_end_is_on_disk() -> None:
     async with a_bench() as b:
         operation = await b.loop.ask(b.create())
