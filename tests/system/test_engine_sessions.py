@@ -199,6 +199,21 @@ def test_a_client_that_dies_while_the_daemon_is_away_takes_its_shell_along(
     until("its process is gone", lambda: result(world, shell)[0] is False, 12)
 
 
+def test_a_client_that_dies_before_its_process_was_started_takes_it_along(
+    world: RealWorld, client: Client, opened: Opened
+) -> None:
+    world.server.exec("pkill", "-STOP", "-x", "containerd")
+    try:
+        shell = opened("sleep", "300")
+        client.kill()
+        client.wait()
+        until("its end is heard", lambda: world.call("count") == 0, 5)
+    finally:
+        world.server.exec("pkill", "-CONT", "-x", "containerd")
+    until("it was started, and has ended", lambda: result(world, shell)[0] is False, 12)
+    assert result(world, shell) == (False, 129)
+
+
 def test_a_shell_that_nobody_had_fetched_ends_with_the_daemon(world: RealWorld, made: Made) -> None:
     said = world.call("shell", engine_id=made.engine_id, argv=["sleep", "300"], tty=True)
     assert isinstance(said, dict)
