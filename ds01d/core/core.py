@@ -10,7 +10,6 @@ from typing import assert_never
 
 import msgspec
 
-from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.core.effects import Effect
 from ds01d.core.moves import slot_names
@@ -174,6 +173,7 @@ def _relisted(state: State, e: ev.Relisted) -> Iterator[tuple[ContainerId | None
     for listed in e.containers:
         if not state.containers.count("engine_id", listed.engine_id):
             yield None, _do(partial(recalling.orphan, x=listed))
+    yield None, _do(lambda tx: recalling.unaccounted(tx, e.containers))
 
 
 def _engine_answered(state: State, e: ev.EngineAnswered) -> Iterator[tuple[ContainerId | None, Step]]:
@@ -220,8 +220,7 @@ def _engine_seen(tx: Tx, e: ev.RealityObserved) -> None:
 def _recalled(tx: Tx, e: ev.RealityObserved) -> None:
     tx.state.boot_id = e.boot_id
     tx.state.settled = True
-    for words in recalling.unaccounted(tx.state, e):
-        tx.emit(do.Alert(text=words))
+    recalling.unaccounted(tx, e.listed, at_once=True)
 
 
 def _due(state: State, now: float) -> Iterator[tuple[ContainerId | None, Step]]:

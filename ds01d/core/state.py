@@ -44,6 +44,9 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     foreign: dict[EngineId, ForeignContainer] = {}
     #: Slots named by a running foreign container, with its id.
     foreign_slots: dict[SlotId, EngineId] = {}
+    #: Containers with our label and no record, in words for the operators; and who may turn out to be one.
+    unaccounted: dict[EngineId, str] = {}
+    suspected: frozenset[EngineId] = frozenset()
     engine: Engine | None = None
     #: Since when the engine does not answer, and why.
     silent_since: float | None = None

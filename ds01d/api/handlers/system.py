@@ -37,6 +37,8 @@ class MachineStatus(msgspec.Struct, frozen=True, kw_only=True):
     share: Share
     #: When the GPUs were last seen, epoch seconds.
     seen_at: float | None = None
+    #: Containers that carry our label and have no record; a notice tells operators of each.
+    unaccounted: int = 0
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +97,7 @@ async def status(desk: Desk, caller: Caller, _wish: Nothing) -> MachineStatus:
         containers=containers.list_of(state, actor.uid, everybody=False),
         share=machine.share(state, actor),
         seen_at=state.sight.seen_at,
+        unaccounted=len(state.sight.unaccounted),
     )
 
 

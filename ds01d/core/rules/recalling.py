@@ -6,8 +6,10 @@ slots until it is withdrawn and proved unused; a container that carries our labe
 adopted.
 """
 
+from msgspec.structs import replace
+
 from ds01d.core import effects as do
-from ds01d.core.events import RealityObserved, Relisted
+from ds01d.core.events import RealityObserved
 from ds01d.core.moves import promise
 from ds01d.core.state import State
 from ds01d.core.tx import Tx
@@ -192,13 +194,29 @@ def orphan(tx: Tx, x: Listed) -> ContainerId | None:
     return stray.id
 
 
-def unaccounted(state: State, e: RealityObserved | Relisted) -> tuple[str, ...]:
-    """Containers with our label and no record that are not removed, in words, for the operators."""
-    listed = e.listed if isinstance(e, RealityObserved) else e.containers
-    return tuple(
-        f"{x.name} ({x.engine_id[:12]}) carries our label and has no record: it is {x.status}"
-        for x in listed
-        if _labelled(state, x)
-        and not state.containers.count("engine_id", x.engine_id)
-        and x.status in {EngineStatus.RUNNING, EngineStatus.STOPPED}
-    )
+def unaccounted(tx: Tx, listed: tuple[Listed, ...], *, at_once: bool = False) -> None:
+    """Note who carries our label and has no record, and tell the operators once of each.
+
+    A listing may be older than the end of a record: only who stands in two of them counts, or in the one at start-up.
+    """
+    sight = tx.state.sight
+    found = {x.engine_id: words for x in listed if (words := _unaccounted(tx.state, x)) is not None}
+    sure = {i: words for i, words in found.items() if at_once or i in sight.suspected or i in sight.unaccounted}
+    for engine_id, words in sure.items():
+        if engine_id not in sight.unaccounted:
+            tx.emit(do.Alert(text=words))
+    if sure != sight.unaccounted or found.keys() != sight.suspected:
+        tx.see(replace(sight, unaccounted=sure, suspected=frozenset(found)))
+
+
+def _unaccounted(state: State, x: Listed) -> str | None:
+    """What is odd about a container that carries a label of ours, in words; None: nothing."""
+    if state.containers.count("engine_id", x.engine_id):
+        return None
+    which = f"{x.name} ({x.engine_id[:12]})"
+    mine = state.containers.one("key", x.label_key) if x.label_key is not None else None
+    if mine is not None and mine.engine_id is not None:
+        return f"{which} carries the labels of {mine.name} of {mine.user} and is another container: it is {x.status}"
+    if _labelled(state, x) and x.status in {EngineStatus.RUNNING, EngineStatus.STOPPED}:
+        return f"{which} carries our label and has no record: it is {x.status}"
+    return None

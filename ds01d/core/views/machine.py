@@ -68,6 +68,7 @@ def notices(
             if c.frozen
         ]
         found += [_warning(f"{c.name} of {c.user}: {c.violation}") for c in state.containers if c.violation]
+        found += [_warning(f"{words}; `docker inspect` tells an operator more") for words in sight.unaccounted.values()]
     return tuple(found)
 
 

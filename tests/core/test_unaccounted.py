@@ -1,0 +1,74 @@
+"""Containers that carry our label and that no record accounts for: told once, shown until they go, never touched."""
+
+from msgspec.structs import replace
+
+from ds01d.core import events as ev
+from ds01d.core.views.machine import notices
+from ds01d.model.facts import EngineStatus, Listed
+from ds01d.model.ids import ContainerId, EngineId, Key, Uid
+from tests.core.world import T0, UIDS, World, actor
+
+FOUND = Listed(
+    engine_id=EngineId("e9"),
+    name="train._.1001",
+    status=EngineStatus.RUNNING,
+    created_at=T0 - 3600,
+    label_id=ContainerId("L-9"),
+    label_key=Key("k9"),
+    label_uid=Uid(UIDS["alice"]),
+    label_user="alice",
+    label_name="train",
+)
+
+
+def tell(world: World, *found: Listed) -> None:
+    """A listing: what the records are about, and these."""
+    ours = tuple(
+        Listed(engine_id=c.engine_id, name=c.engine_name, status=EngineStatus.RUNNING, label_id=c.id, label_key=c.key)
+        for c in world.state.containers
+        if c.engine_id is not None
+    )
+    world.tell(ev.Relisted(revision=world.state.revision, containers=(*ours, *found), foreign=()))
+
+
+def shown(world: World, user: str) -> list[str]:
+    return [notice.text for notice in notices(world.state, actor(user), unsaved_since=None)]
+
+
+def test_one_that_turns_up_later_is_told_once_and_shown_to_operators_until_it_goes() -> None:
+    world = World()
+    for _ in range(3):
+        tell(world, FOUND)
+    assert world.alerts() == ["train._.1001 (e9) carries our label and has no record: it is running"]
+    assert any("train._.1001 (e9)" in text for text in shown(world, "olga"))
+    assert not any("train._.1001 (e9)" in text for text in shown(world, "alice"))
+    assert not world.orders
+
+    tell(world)
+    assert not any("train._.1001 (e9)" in text for text in shown(world, "olga"))
+
+
+def test_one_that_was_there_at_start_up_is_told_at_once_and_not_again() -> None:
+    world = World()
+    world.restart(listed=(replace(FOUND, status=EngineStatus.STOPPED),))
+    tell(world, replace(FOUND, status=EngineStatus.STOPPED))
+    assert len([text for text in world.alerts() if "has no record: it is stopped" in text]) == 1
+    assert any("has no record" in text for text in shown(world, "olga"))
+
+
+def test_a_listing_that_is_older_than_the_end_of_a_record_tells_of_nothing() -> None:
+    world = World()
+    for found in ((FOUND,), (), (FOUND,)):
+        tell(world, *found)
+    assert not world.alerts()
+    assert not any("has no record" in text for text in shown(world, "olga"))
+
+
+def test_another_container_with_the_labels_of_one_of_ours_is_told_and_the_record_stays_as_it_is() -> None:
+    world = World()
+    c = world.with_running()
+    double = replace(FOUND, name="again", status=EngineStatus.CREATED, label_id=c.id, label_key=c.key)
+    for _ in range(2):
+        tell(world, double)
+    assert world.alerts() == ["again (e9) carries the labels of c of alice and is another container: it is created"]
+    assert world.fresh(c) == c
