@@ -1,8 +1,9 @@
 """What a handler may reach, and who is standing in front of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ds01d.api.board import Board
 from ds01d.api.ports import Accounts, Images, Past, Paths, Sessions
 from ds01d.loop.port import Mind
 from ds01d.model.actor import Actor
@@ -18,6 +19,7 @@ class Desk:
     images: Images
     sessions: Sessions
     chronicle: Past
+    board: Board = field(default_factory=Board)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,7 @@ async def gpus(desk: Desk, caller: Caller, _wish: Nothing) -> GpuList:
     state, actor = desk.mind.state, caller.actor
     return GpuList(
         gpus=slots.all_gpus(state),
-        slots=slots.all_slots(state, actor),
+        slots=desk.board.slots(state, actor),
         notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since, recovering=desk.mind.recovering),
         driver=state.sight.driver,
         seen_at=state.sight.seen_at,

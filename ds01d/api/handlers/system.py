@@ -93,7 +93,7 @@ async def status(desk: Desk, caller: Caller, _wish: Nothing) -> MachineStatus:
     state, actor = desk.mind.state, caller.actor
     return MachineStatus(
         notices=machine.notices(state, actor, unsaved_since=desk.mind.unsaved_since, recovering=desk.mind.recovering),
-        slots=slots.all_slots(state, actor),
+        slots=desk.board.slots(state, actor),
         containers=containers.list_of(state, actor.uid, everybody=False),
         share=machine.share(state, actor),
         seen_at=state.sight.seen_at,
