@@ -51,6 +51,11 @@ def permission_lags(message: str) -> bool:
     return "unresolvable CDI device" in message or f"{GUARD}stale generation" in message
 
 
+def directory_moved(message: str) -> bool:
+    """Whether the guard found another directory under a mount, or the same one on a file system mounted anew."""
+    return GUARD in message and "is not the directory that was checked" in message
+
+
 def task_left_over(message: str) -> bool:
     """Whether an engine that died in the middle of a start left something behind that refuses the next one."""
     text = message.lower()

@@ -90,6 +90,10 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     engine_id: EngineId | None = None
 
 
+#: The kind of a start that the guard refused because of a directory of the user's.
+DIRECTORY_MOVED = "directory_moved"
+
+
 class Failed(msgspec.Struct, frozen=True, kw_only=True):
     """The order was not carried out, for certain."""
 

@@ -94,7 +94,8 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
     then, phase = c.then, c.phase
     why = {Phase.STOPPING: c.why or "stopped"}.get(phase, f"ended by itself{_exit_words(look.exit_code)}")
     if again and (a is not None or not c.wants_gpu) and not (a is not None and a.lost):
-        tx.change(c, phase=Phase.STARTING, interrupted=False, cgroup=None, started_at=look.started_at, attempts=0)
+        again_at = {"started_at": look.started_at, "attempts": 0, "renewed": False}
+        tx.change(c, phase=Phase.STARTING, interrupted=False, cgroup=None, **again_at)
         return
     c = tx.change(
         c,

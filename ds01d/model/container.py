@@ -144,6 +144,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[tuple[int, int | None, int | None], ...] = ()
     #: What is on disk has to go before anything is written anew: it names devices that may be others now.
     withdraw: bool = False
+    #: Its permission was written anew during this start, for directories that the guard did not take for the same.
+    renewed: bool = False
     #: Something happened that only a look can tell.
     look: bool = False
     #: Not before this time is the next order given; epoch seconds.

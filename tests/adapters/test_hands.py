@@ -28,7 +28,7 @@ from ds01d.core.effects import (
     StopContainer,
     Withdraw,
 )
-from ds01d.core.events import Answer, Done, Failed, Looked, Uncertain
+from ds01d.core.events import DIRECTORY_MOVED, Answer, Done, Failed, Looked, Uncertain
 from ds01d.model.container import ContainerSpec, Mount
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import ContainerId, EngineId, EngineName, GpuUuid, Key, OrderId, SlotId, Uid
@@ -282,6 +282,15 @@ async def _tried_again(bench: Bench) -> bool:
     answer = await bench.do(start())
     assert isinstance(answer, Failed)
     return answer.again
+
+
+async def test_a_start_that_the_guard_refused_for_a_directory_says_so(bench: Bench) -> None:
+    words = "ds01: cannot start: /workspace is not the directory that was checked when the container was created"
+    bench.fake.replies[START] = bench.fake.refuses(f"OCI runtime create failed: {words}; put it back")
+    answer = await bench.do(start())
+    assert isinstance(answer, Failed)
+    assert (answer.kind, answer.again) == (DIRECTORY_MOVED, False)
+    assert answer.message.startswith("cannot start: /workspace is not")
 
 
 async def test_what_a_dead_start_left_behind_is_tried_again_with_the_way_out(bench: Bench) -> None:

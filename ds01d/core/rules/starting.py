@@ -2,13 +2,13 @@
 
 from ds01d.core import effects as do
 from ds01d.core.admitting import admit
-from ds01d.core.events import Failed, StartRequested
+from ds01d.core.events import DIRECTORY_MOVED, Failed, StartRequested
 from ds01d.core.moves import HOLD_AFTER_FAILURE_S, back_off, bind, engine_failure, fail, hold, promise
 from ds01d.core.requests import open_operation, repeated, target
 from ds01d.core.settling import contested, pending
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Claim
-from ds01d.model.container import Container, Phase, Then
+from ds01d.model.container import Container, Permission, Phase, Then
 from ds01d.model.errors import NoneFree, Refused, WrongPhase
 from ds01d.model.facts import EngineStatus, Look
 from ds01d.model.ids import OperationId
@@ -57,7 +57,16 @@ def begin(tx: Tx, c: Container) -> None:
     elif c.spec.gpus is not None:
         slots = admit(tx.state, tx.now, c.uid, c.user, c.spec.gpus)
         promise(tx, c, tuple(slot.id for slot in slots), Claim.BOUND)
-    tx.change(c, phase=Phase.STARTING, then=Then.HOLD, attempts=0, retry_at=None, trouble=None, why="being started")
+    tx.change(
+        c,
+        phase=Phase.STARTING,
+        then=Then.HOLD,
+        attempts=0,
+        retry_at=None,
+        trouble=None,
+        renewed=False,
+        why="being started",
+    )
 
 
 def waited(tx: Tx, c: Container) -> None:
@@ -76,6 +85,9 @@ def failed(tx: Tx, c: Container, e: Failed) -> None:
         tx.change(c, look=True)
     elif e.again and c.attempts < TRIES_MAX:
         tx.change(c, attempts=c.attempts + 1, retry_at=tx.now + PAUSE_S * (c.attempts + 1))
+    elif e.kind == DIRECTORY_MOVED and not c.renewed:
+        # A file system that was mounted anew has another number; a permission tells the one of the day it was written.
+        tx.change(c, renewed=True, permission=Permission.UNSURE, generation="", withdraw=True)
     else:
         tx.change(c, trouble=_words(e), look=True)
 
