@@ -251,6 +251,8 @@ def _answered(tx: Tx, e: ev.Answer) -> None:
     name = c.order.name
     if isinstance(e, ev.Uncertain):
         if not (e.returned and name in {OrderName.PERMIT, OrderName.WITHDRAW}):
+            if name is OrderName.START:
+                c = starting.unanswered(tx, c, e)
             tending.overdue(tx, c)
             return
         e = ev.Failed(container=e.container, order=e.order, kind="engine", message=e.message)

@@ -164,7 +164,7 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     engine_gone: bool = False
     #: It ran when the engine or the machine went down, and is to run again.
     interrupted: bool = False
-    #: Why the engine refused the last start; shown, and judged when the look has come back.
+    #: Why the engine refused the last start, or left it unanswered; shown, and judged when the look has come back.
     trouble: str | None = None
     #: Running without an allocation, or otherwise as it must not be; in words.
     violation: str | None = None

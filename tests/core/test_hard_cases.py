@@ -408,6 +408,27 @@ def test_a_look_that_cannot_be_taken_is_not_tried_again_without_a_pause(phase: P
     assert isinstance(world.order(c), do.LookAt)
 
 
+def test_a_start_in_which_the_engine_hangs_up_again_and_again_is_given_up_in_words_that_name_the_cure() -> None:
+    world = World()
+    c = world.with_created()
+    asked = world.ask_start(c)
+
+    for _ in range(20):
+        if isinstance(world.order(c), do.StartContainer):
+            world.uncertain(c, returned=True, message="the engine hung up\nan operator can raise the limit")
+        world.looks(c, EngineStatus.CREATED)
+        if world.operation(asked).failure is not None:
+            break
+        world.wait(31)
+
+    failure = world.operation(asked).failure
+    assert failure is not None
+    assert failure.message == "cannot start c: the engine hung up"
+    assert failure.hint == "an operator can raise the limit"
+    assert world.fresh(c).phase is Phase.STOPPED
+    assert world.allocation(c).claim is Claim.HELD  # type: ignore[union-attr]
+
+
 def test_a_permission_that_vanished_from_the_disk_is_written_again() -> None:
     world = World()
     c = world.with_created()

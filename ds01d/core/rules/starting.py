@@ -2,7 +2,7 @@
 
 from ds01d.core import effects as do
 from ds01d.core.admitting import admit
-from ds01d.core.events import DIRECTORY_MOVED, Failed, StartRequested
+from ds01d.core.events import DIRECTORY_MOVED, Failed, StartRequested, Uncertain
 from ds01d.core.moves import HOLD_AFTER_FAILURE_S, back_off, bind, engine_failure, fail, hold, promise
 from ds01d.core.requests import open_operation, repeated, target
 from ds01d.core.settling import contested, pending
@@ -89,7 +89,12 @@ def failed(tx: Tx, c: Container, e: Failed) -> None:
         # A file system that was mounted anew has another number; a permission tells the one of the day it was written.
         tx.change(c, renewed=True, permission=Permission.UNSURE, generation="", withdraw=True)
     else:
-        tx.change(c, trouble=_words(e), look=True)
+        tx.change(c, trouble=_words(e), attempts=TRIES_MAX, look=True)
+
+
+def unanswered(tx: Tx, c: Container, e: Uncertain) -> Container:
+    """It may have been started, or not; if it comes to nothing, these are the words for it."""
+    return tx.change(c, trouble=e.message or c.trouble)
 
 
 def _words(e: Failed) -> str:
@@ -101,7 +106,7 @@ def not_running(tx: Tx, c: Container, look: Look) -> None:
     a = tx.state.allocation_of(c.id)
     if a is not None and a.lost:
         c = tx.change(c, trouble="its GPU is gone")
-    elif c.trouble is None and c.attempts < TRIES_MAX:
+    elif c.attempts < TRIES_MAX:
         tx.change(c, attempts=c.attempts + 1, retry_at=None if c.attempts == 0 else tx.now + back_off(c.attempts - 1))
         return
     message, _, hint = (c.trouble or "the engine did not start it, and does not say why").partition("\n")
