@@ -70,6 +70,9 @@ def main() -> int:
     parser.add_argument("--seed", default=secrets.token_hex(4))
     parser.add_argument("--engine", choices=["trixie", "engine28"], default="trixie")
     parser.add_argument("--live-restore", action="store_true")
+    parser.add_argument(
+        "--root-every", type=float, default=0.0, metavar="SECONDS", help="raw commands by root; 0: none"
+    )
     parser.add_argument("--report", type=Path, default=Path("soak.txt"))
     wish = parser.parse_args()
     with wish.report.open("w", encoding="utf-8") as report:
@@ -101,6 +104,7 @@ def _rounds(wish: argparse.Namespace, house: House, disk: Disk, tell: Callable[[
             live_restore=wish.live_restore,
             pause_s=pause_s,
             calm_s=20.0,
+            root_every_s=wish.root_every,
             timeout_s=900 + _ROUND * 4 * pause_s,
         )
         with Faults(house, disk, order.seed) as faults:

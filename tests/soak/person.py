@@ -16,8 +16,11 @@ import time
 from collections import Counter
 from ctypes import c_int
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+#: What root touches, an engine's name of a container a line, each written before the deed.
+TOUCHED = Path("/run/ds01-soak-touched")
 DOOR = "/run/ds01/ds01d.sock"
 #: An answer that takes longer is a fault, seconds; a daemon that is killed often has to settle often.
 PATIENCE_S = 120.0
@@ -110,6 +113,8 @@ class Person:
         self._gone: list[str] = []
         self._made = 0
         self._engine_seen, self._engine_at = 0, -AFTER_ENGINE_S
+        #: Containers of this person that root had a hand in.
+        self._roots: set[str] = set()
         self.done: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.surprises: list[str] = []
@@ -173,7 +178,10 @@ class Person:
             self._remove(thing)
 
     def _look_up(self) -> None:
-        """Notice that the engine was killed: its shells are over, and so may be what ran."""
+        """Notice what root did, and that the engine was killed: its shells are over, and so may be what ran."""
+        for thing in self._things:
+            if self._roots_now(thing):
+                thing.there = thing.running = None
         now = self._flags.engine.value
         if now == self._engine_seen:
             return
@@ -188,6 +196,14 @@ class Person:
         now = self._flags.engine.value
         return now != before or now % 2 == 1 or time.monotonic() - self._engine_at < AFTER_ENGINE_S
 
+    def _roots_now(self, thing: Thing) -> bool:
+        """Whether root had a hand in this container, up to this moment."""
+        if thing.name not in self._roots and TOUCHED.exists():
+            mine = f"._.{os.getuid()}"
+            names = TOUCHED.read_text().splitlines()
+            self._roots = {name.removesuffix(mine) for name in names if name.endswith(mine)}
+        return thing.name in self._roots
+
     # ---- requests
 
     def _create(self) -> None:
@@ -196,34 +212,41 @@ class Person:
         wish = {"cpu_only": True} if kind == "none" else {"gpu_type": kind}
         thing = Thing(f"c{self._made}")
         answer = self._change("create", thing, image="bb", **wish)
-        if answer is None:
-            return
         thing.there = True if answer == "done" else None
         thing.running = False if answer == "done" else None
-        if answer != "refused":
-            self._things.append(thing)
-        else:
+        if answer in {"refused", "gone"}:
             self._gone.append(thing.name)
+        else:
+            self._things.append(thing)
 
     def _start(self, thing: Thing) -> None:
         answer = self._change("start", thing)
         if answer == "done":
             thing.running = True
+        elif answer == "gone":
+            self._part_with(thing)
 
     def _stop(self, thing: Thing) -> None:
         more = {"release": True} if self._random.random() < 0.4 else {}
-        if self._change("stop", thing, **more) == "done":
+        answer = self._change("stop", thing, **more)
+        if answer == "done":
             thing.running = False
             self._shells_end(thing)
+        elif answer == "gone":
+            self._part_with(thing)
 
     def _remove(self, thing: Thing) -> None:
-        if self._change("remove", thing, force=True) == "done":
-            self._things.remove(thing)
-            self._gone.append(thing.name)
-            self._shells_end(thing)
+        if self._change("remove", thing, force=True) in {"done", "gone"}:
+            self._part_with(thing)
 
-    def _change(self, verb: str, thing: Thing, **params: object) -> str | None:
-        """One request, sent again until it is answered: `done`, `refused`, or `unknown`."""
+    def _part_with(self, thing: Thing) -> None:
+        """It is no more, and its name never comes again."""
+        self._things.remove(thing)
+        self._gone.append(thing.name)
+        self._shells_end(thing)
+
+    def _change(self, verb: str, thing: Thing, **params: object) -> str:
+        """One request, sent again until it is answered: `done`, `refused`, `gone` by root's hand, or `unknown`."""
         before, began = self._flags.engine.value, time.monotonic()
         unsure = thing.running is None or thing.there is None
         request = f"{self._random.getrandbits(64):016x}"
@@ -233,7 +256,9 @@ class Person:
             self.refused[f"{verb} {no.kind}"] += 1
             if no.kind in USUAL:
                 return "refused"
-            if unsure or self._touched(before):
+            if no.kind == "not_found" and self._roots_now(thing):
+                return "gone"
+            if unsure or self._touched(before) or self._roots_now(thing):
                 thing.running = None
                 return "unknown"
             self.surprises.append(f"{self._user}: {verb} {thing.name}: {no}")
@@ -293,7 +318,7 @@ class Person:
         broken = self._flags.daemon.value != killed
         code = process.returncode
         # 126: the runtime did not come to it ("fork/exec /proc/self/exe: no such file" on a loaded 26.1), seldom.
-        if thing.running and not broken and not self._touched(before) and code != NOT_RUN:
+        if thing.running and not (broken or self._touched(before) or self._roots_now(thing) or code == NOT_RUN):
             self.surprises.append(f"{self._user}: no shell in {thing.name}, exit code {code}")
         self.refused["shell (not run)" if code == NOT_RUN else "shell"] += 1
 
@@ -317,7 +342,7 @@ class Person:
             return
         thing.shells.remove(shell)
         shell.close()
-        if not self._touched(before):
+        if not self._touched(before) and not self._roots_now(thing):
             self.surprises.append(f"{self._user}: a shell in {thing.name} died, exit code {shell.process.returncode}")
 
     def _shells_end(self, thing: Thing) -> None:
@@ -327,7 +352,8 @@ class Person:
                 try:
                     shell.process.wait(SHELL_S)
                 except subprocess.TimeoutExpired:
-                    self.surprises.append(f"{self._user}: a shell in {thing.name} goes on though that was stopped")
+                    if not self._roots_now(thing):  # who started it again
+                        self.surprises.append(f"{self._user}: a shell in {thing.name} goes on though that was stopped")
             shell.close()
         thing.shells.clear()
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tests.system.house import SETTINGS, House
+from tests.system.house import SETTINGS, USERS, House
 from tests.system.ledger import Picture, agrees
 from tests.testbed.server import HERE as TESTBED
 from tests.testbed.server import Server, until
 
 HERE: Final = Path(__file__).resolve().parent
-BROUGHT: Final = ("person.py", "storm.py")
+BROUGHT: Final = ("person.py", "root.py", "storm.py")
 #: Holds are short, so that slots change hands all the time.
 POLICY: Final = """\
 groups: {student: {}}
@@ -44,6 +44,8 @@ class Order:
     pause_s: float = 0.6
     #: Without a kill at the end, seconds.
     calm_s: float = 4.0
+    #: Between two of root's raw commands on average, seconds; 0: root keeps his hands off.
+    root_every_s: float = 0.0
     #: Over the time the kills themselves need.
     timeout_s: float = 600.0
 
@@ -65,6 +67,11 @@ class Report:
         """How often what was refused."""
         return sum((Counter(p.get("refused", {})) for p in self.said["people"]), Counter())
 
+    @property
+    def by_root(self) -> Counter[str]:
+        """How often root did what."""
+        return Counter(self.said["root"].get("done", {}))
+
     def text(self) -> str:
         """For people."""
         said, people = self.said, self.said["people"]
@@ -76,6 +83,7 @@ class Report:
         lines = [
             f"kills of the daemon {kills}, {early} of them before it was ready; of the engine {engine_kills}",
             f"done: {_counts(self.done)}",
+            f"by root, with the engine's own commands: {_counts(self.by_root) or 'nothing'}",
             f"refused: {_counts(self.refused) or 'nothing'}",
             "longest waits: " + ", ".join(f"{verb} {seconds} s" for verb, seconds in sorted(worst.items())),
             f"until the daemon was ready: {said['worst_ready_s']} s at most; the engine: {said['worst_engine_s']} s",
@@ -123,6 +131,7 @@ def run(server: Server, order: Order, steady: Callable[[], None] = lambda: None)
         "live_restore": order.live_restore,
         "pause_s": order.pause_s,
         "calm_s": order.calm_s,
+        "root_every_s": order.root_every_s,
     }
     done = server.exec(
         *("python3", "-B", "-m", "tests.soak.storm", json.dumps(spec)),
@@ -131,7 +140,8 @@ def run(server: Server, order: Order, steady: Callable[[], None] = lambda: None)
     )
     steady()
     said: dict[str, Any] = json.loads(done.stdout)
-    lost = [f"{p['user']} {p['lost']}\n{done.stderr[-3000:]}" for p in said["people"] if "lost" in p]
+    everybody = (*said["people"], said["root"])
+    lost = [f"{p['user']} {p['lost']}\n{done.stderr[-3000:]}" for p in everybody if "lost" in p]
     surprises = [s for p in said["people"] for s in p.get("surprises", ())]
     faults = (*lost, *surprises, *_judge(server, said))
     if faults or "EVIDENCE" in os.environ:
@@ -159,7 +169,8 @@ def _judge(server: Server, said: dict[str, Any]) -> list[str]:
         picture = agrees(server, 30)
     except AssertionError as error:
         return [str(error)]
-    found = [fault for person in said["people"] for fault in _expected(picture, person)]
+    touched = frozenset(said["root"].get("touched", ()))
+    found = [fault for person in said["people"] for fault in _expected(picture, person, touched)]
     try:
         until("systemd keeps no shell", lambda: _kept(server) == 0, 20)
     except TimeoutError:
@@ -167,11 +178,14 @@ def _judge(server: Server, said: dict[str, Any]) -> list[str]:
     return found
 
 
-def _expected(picture: Picture, person: dict[str, Any]) -> list[str]:
+def _expected(picture: Picture, person: dict[str, Any], touched: frozenset[str]) -> list[str]:
+    """What a person knows, held against the ledger; of what root touched nobody knows anything but a removal."""
     there = {c["name"]: c for c in picture.containers.values() if c["user"] == person["user"]}
     known = {t["name"]: t for t in person.get("things", ())}
     found = []
     for name, thing in known.items():
+        if f"{name}._.{USERS[person['user']]}" in touched:
+            continue
         row = there.get(name)
         if row is None:
             if thing["there"]:

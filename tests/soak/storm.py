@@ -12,11 +12,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from ctypes import c_int
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from tests.soak.person import Flags, Person
+from tests.soak.person import TOUCHED, Flags, Person
+from tests.soak.root import Root
 
 USERS = ("alice", "bob", "carol")
 DAEMON, ENGINE = "ds01d.service", "docker.service"
@@ -128,13 +131,42 @@ def _answers() -> bool:
             return False
 
 
-def _live(person: Person, home: "Connection[object, object]") -> None:
+class Away:
+    """Somebody at work in a process of his own, who sends home what he reports."""
+
+    def __init__(self, user: str, work: Callable[[], dict[str, object]]) -> None:
+        self.user = user
+        fork = multiprocessing.get_context("fork")
+        self._home, there = fork.Pipe()
+        self._process = fork.Process(target=lambda: there.send(work()))
+        self._process.start()
+        there.close()
+
+    def back(self, end: float) -> dict[str, object]:
+        """His report, or that he is lost."""
+        try:
+            came = self._home.poll(max(0.0, end - time.monotonic()))
+            said: Any = self._home.recv() if came else {"user": self.user, "lost": "never came home"}
+        except EOFError:
+            said = {"user": self.user, "lost": "ended with an error; its words are above"}
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.kill()
+        return dict(said)
+
+
+def _life(person: Person) -> dict[str, object]:
     person.become()
     try:
         person.live()
-        home.send(person.report())
+        return person.report()
     finally:
         person.leave()
+
+
+def _rule(root: Root) -> dict[str, object]:
+    root.live()
+    return root.report()
 
 
 def storm(spec: dict[str, object]) -> dict[str, object]:
@@ -143,14 +175,11 @@ def storm(spec: dict[str, object]) -> dict[str, object]:
     fork = multiprocessing.get_context("fork")
     flags = Flags(fork.RawValue(c_int, 0), fork.RawValue(c_int, 0), fork.RawValue(c_int, 0))
     killer = Killer(seed, flags, pause_s=float(str(spec["pause_s"])))
-    people = []
-    for user in USERS:
-        here, there = fork.Pipe()
-        person = Person(user, seed, flags, survives=bool(spec["live_restore"]))
-        process = fork.Process(target=_live, args=(person, there))
-        process.start()
-        there.close()
-        people.append((user, process, here))
+    TOUCHED.unlink(missing_ok=True)
+    survives, root_every_s = bool(spec["live_restore"]), float(str(spec["root_every_s"]))
+    away = [Away(user, partial(_life, Person(user, seed, flags, survives=survives))) for user in USERS]
+    if root_every_s:
+        away.append(Away("root", partial(_rule, Root(seed, flags, every_s=root_every_s))))
     killer.calm(2.0)
     order = random.Random(f"{seed}/order")
     engine_at = set(order.sample(range(kills), min(engine_kills, kills)))
@@ -163,16 +192,8 @@ def storm(spec: dict[str, object]) -> dict[str, object]:
     finally:
         flags.over.value = 1
     end = time.monotonic() + HOME_S
-    reports = []
-    for user, process, home in people:
-        try:
-            came = home.poll(max(0.0, end - time.monotonic()))
-            reports.append(home.recv() if came else {"user": user, "lost": "never came home"})
-        except EOFError:
-            reports.append({"user": user, "lost": "ended with an error; its words are above"})
-        process.join(10)
-        if process.is_alive():
-            process.kill()
+    reports = {one.user: one.back(end) for one in away}
+    root = reports.pop("root", {})
     return {
         "kills": killer.kills,
         "early": killer.early,
@@ -180,7 +201,8 @@ def storm(spec: dict[str, object]) -> dict[str, object]:
         "worst_ready_s": killer.worst_ready_s,
         "worst_engine_s": killer.worst_engine_s,
         "samples": killer.samples,
-        "people": reports,
+        "people": list(reports.values()),
+        "root": root,
     }
 
 
