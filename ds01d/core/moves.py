@@ -90,9 +90,11 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
     a = tx.state.allocation_of(c.id)
     policy = tx.state.policy
     again = c.phase is Phase.RUNNING and policy.containers.restart_after_boot
-    again = again and (c.interrupted or _under_another_engine(look)) and not _ended_before_silence(tx, look)
+    again = again and (c.interrupted or _over_before_engine(look)) and not _ended_before_silence(tx, look)
     then, phase = c.then, c.phase
     why = {Phase.STOPPING: c.why or "stopped"}.get(phase, f"ended by itself{_exit_words(look.exit_code)}")
+    if phase is Phase.STARTING and under_another_engine(look):
+        why = "ended with the engine, which was restarted"
     if again and (a is not None or not c.wants_gpu) and not (a is not None and a.lost):
         again_at = {"started_at": look.started_at, "attempts": 0, "renewed": False}
         tx.change(c, phase=Phase.STARTING, interrupted=False, cgroup=None, **again_at)
@@ -127,7 +129,12 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
         remove_when_free(tx, c, why)
 
 
-def _under_another_engine(look: Look) -> bool:
+def under_another_engine(look: Look) -> bool:
+    """Whether a run began before the engine that tells of its end came up."""
+    return 0 < look.started_at < look.engine_since
+
+
+def _over_before_engine(look: Look) -> bool:
     """Whether a run was over before the engine that tells of it came up: a look may be quicker than that news."""
     return 0 < look.finished_at < look.engine_since
 

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from ds01d.core.events import CreateRequested
+from ds01d.core.tx import Tx
 from ds01d.model.errors import NoneFree
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.operation import Failure
@@ -302,3 +303,23 @@ async def test_whoever_leaves_a_container_in_which_something_runs_is_told_that_i
     reply = await alice.post(left, **{"Ds01-Show": "text"})
 
     assert reply.text.startswith("left goes on: something still runs in it\n")
+
+
+async def test_a_gpu_that_is_gone_is_not_called_free(house: House, alice: Client) -> None:
+    made = await alice.result("container.create", name="a", image="python:3.12", gpu_type="full")
+    state = house.mind.state
+    (slot,) = [s for s in state.slots if s.name in made["container"]["slots"]]
+    tx = Tx(state, NOON)
+    tx.put(state.slots, slot.id, replace(slot, lost=True))
+    tx.commit()
+
+    stop = {"jsonrpc": "2.0", "id": 1, "method": "container.stop", "params": {"name": "a", "release": True}}
+    reply = await alice.post(stop, **{"Ds01-Show": "text"})
+    assert reply.text == "a is stopped and parked; GPU 0 is gone\n"
+
+
+async def test_who_runs_a_command_in_a_stopped_container_is_told_how_to_start_it(alice: Client) -> None:
+    await alice.result("container.create", name="a", image="python:3.12")
+    error = await alice.error("exec.start", name="a", argv=["nvidia-smi"])
+    assert error["message"] == "cannot run a command in a: it is stopped"
+    assert "container-start a" in error["data"]["hint"]

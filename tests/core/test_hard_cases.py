@@ -304,6 +304,27 @@ def test_a_container_that_went_down_with_an_engine_restarted_behind_our_back_is_
     assert world.fresh(c).started_at == world.now or world.fresh(c).started_at > c.started_at
 
 
+def test_a_start_that_went_down_with_its_engine_is_told_so() -> None:
+    world = World()
+    c = world.with_stopped()
+    operation = world.ask_start(c).operation
+    assert operation is not None
+    world.uncertain(c)
+    world.looks(
+        c,
+        EngineStatus.STOPPED,
+        started_at=world.now + 1,
+        finished_at=world.now + 3,
+        exit_code=0,
+        engine_since=world.now + 2,
+    )
+    failure = world.state.operations.rows[operation].failure
+    assert failure is not None
+    assert failure.message == "c went down with the engine, which was restarted in the middle of its start"
+    assert "container-start c" in failure.hint
+    assert world.fresh(c).why == "ended with the engine, which was restarted"
+
+
 def test_what_its_user_asked_to_stop_is_not_started_again_by_an_engine_that_comes_back() -> None:
     world = World()
     c = world.with_running()

@@ -402,6 +402,7 @@ def test_move_22_a_hold_on_a_lost_gpu_ends_at_once() -> None:
     world.oblige()
     assert stand(world, c) == (Phase.STOPPED, None)
     assert world.state.slots.get(slot) is None or world.state.slots.rows[slot].lost
+    assert world.told()[-1] == "c is parked: GPU 0 is gone"
 
 
 def test_move_23_other_devices_behind_a_slot_withdraw_the_permission_and_give_it_anew() -> None:

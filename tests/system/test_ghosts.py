@@ -72,7 +72,7 @@ def starts_again(house: House, done: "CompletedProcess[str]") -> None:
         assert house.of("alice", "thesis")["status"] == "running"
         return
     # An engine that does know of it ends it when it comes back, with live-restore off.
-    ended = "started and ended at once" in done.stderr
+    ended = "started and ended at once" in done.stderr or "restarted in the middle of its start" in done.stderr
     assert ended or "systemctl restart containerd" in done.stderr, done.stderr
     house.wait_for("alice", "thesis", "stopped", 20)
     if house.run("alice", "container-start", "thesis", check=False).returncode:

@@ -54,6 +54,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     operation: OperationView | None = None
     #: Slots that are free again through this.
     freed: tuple[str, ...] = ()
+    #: Slots that it held and that are gone from the machine.
+    gone: tuple[str, ...] = ()
     #: Of a dry run: what would be done.
     would: tuple[str, ...] | None = None
 
@@ -198,13 +200,15 @@ def shown(desk: Desk, container: ContainerId) -> ContainerView | None:
 async def _change(
     desk: Desk, caller: Caller, verb: Verb, c: Container, request: Request, how_long: Patience
 ) -> Outcome:
-    held = desk.mind.state.allocation_of(c.id)
-    before = names_of(desk.mind.state, held.slots) if held is not None else ()
+    state = desk.mind.state
+    held = state.allocation_of(c.id)
+    slots = {s: name for s in held.slots for name in names_of(state, (s,))} if held is not None else {}
     answer = await desk.mind.ask(request)
     if isinstance(answer, Preview):
         return Outcome(verb=verb, name=c.name, user=c.user, container=shown(desk, c.id), would=answer.lines)
     operation = await waiting.for_success(desk, caller, answer, how_long) if answer is not None else None
-    freed = before if desk.mind.state.allocation_of(c.id) is None else ()
+    given_back = slots if state.allocation_of(c.id) is None else {}
+    freed = tuple([name for s, name in given_back.items() if (now := state.slots.get(s)) is not None and not now.lost])
     return Outcome(
         verb=verb,
         name=c.name,
@@ -212,6 +216,7 @@ async def _change(
         container=shown(desk, c.id),
         operation=operations.view(operation) if operation is not None else None,
         freed=freed,
+        gone=tuple([name for name in given_back.values() if name not in freed]),
     )
 
 

@@ -74,7 +74,7 @@ class ExecState(msgspec.Struct, frozen=True, kw_only=True):
 async def start(desk: Desk, caller: Caller, wish: ShellParams) -> Started:
     """Make a shell in a running container; fetch it at the second socket with the ticket."""
     c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
-    _runs(c)
+    _runs(c, command=wish.argv is not None)
     assert c.engine_id is not None
     argv = wish.argv if wish.argv is not None else LOGIN_SHELL
     if not argv or not argv[0]:
@@ -117,7 +117,9 @@ async def _mine(desk: Desk, caller: Caller, exec_id: str) -> ExecResult:
     return found
 
 
-def _runs(c: Container) -> None:
+def _runs(c: Container, *, command: bool) -> None:
     if c.phase is not Phase.RUNNING or c.engine_id is None:
-        way_on = f"start it with `container-run {c.name}`" if c.phase is Phase.STOPPED else "try again in a moment"
-        raise WrongPhase(f"cannot open a shell in {c.name}: it is {c.phase}", hint=way_on)
+        what = "run a command" if command else "open a shell"
+        start = f"start it with `container-{'start' if command else 'run'} {c.name}`"
+        way_on = start if c.phase is Phase.STOPPED else "try again in a moment"
+        raise WrongPhase(f"cannot {what} in {c.name}: it is {c.phase}", hint=way_on)

@@ -65,7 +65,7 @@ def outcome(o: Outcome, page: Page) -> str:
     if o.operation is not None and o.operation.finished_at is None:
         return operation(o.operation, page)
     slots = ",".join(o.container.slots) if o.container is not None else ""
-    freed = f"; GPU {','.join(o.freed)} is free again" if o.freed else ""
+    freed = _given_back(o)
     match o.verb:
         case "create":
             return f"{name} is made{_with(o, slots, page)}\nstart it and open a shell: container-run {name}{whose}\n"
@@ -82,6 +82,11 @@ def outcome(o: Outcome, page: Page) -> str:
             return f"{name} is parked{freed}; its files are kept, the next start asks for a GPU anew\n"
         case _:
             return f"the record of {name} is taken up again\n"
+
+
+def _given_back(o: Outcome) -> str:
+    freed = f"; GPU {','.join(o.freed)} is free again" if o.freed else ""
+    return freed + (f"; GPU {','.join(o.gone)} is gone" if o.gone else "")
 
 
 def _with(o: Outcome, slots: str, page: Page) -> str:
@@ -105,8 +110,8 @@ def _left(o: Outcome, name: str, whose: str, slots: str, page: Page) -> str:
 
 
 def _stopped(o: Outcome, name: str, whose: str, slots: str, page: Page) -> str:
-    if o.freed:
-        return f"{name} is stopped and parked; GPU {','.join(o.freed)} is free again\n"
+    if o.freed or o.gone:
+        return f"{name} is stopped and parked{_given_back(o)}\n"
     if not slots or o.container is None:
         return f"{name} is stopped\n"
     reader = "you" if o.user == page.me else clean(o.user)

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from ds01d.core import effects as do
 from ds01d.core.events import EngineAnswered, EngineHinted, EngineSilent, Looked, Relisted
-from ds01d.core.moves import back_off, bind, fail, remove_when_free, run_ended, seen_running
+from ds01d.core.moves import back_off, bind, fail, remove_when_free, run_ended, seen_running, under_another_engine
 from ds01d.core.moves import engine_failure as failure_of
 from ds01d.core.state import State
 from ds01d.core.tx import Tx
@@ -180,8 +180,13 @@ def _not_running(tx: Tx, c: Container, look: Look) -> None:
         case Phase.RUNNING | Phase.STOPPING:
             run_ended(tx, c, look)
         case Phase.STARTING:
-            words = f"{c.name} started and ended at once, exit code {look.exit_code}"
-            fail(tx, c, failure_of("engine", words, f"`container-why {c.name}` tells more"))
+            if under_another_engine(look):
+                words = f"{c.name} went down with the engine, which was restarted in the middle of its start"
+                hint = f"start it again: `container-start {c.name}`"
+            else:
+                words = f"{c.name} started and ended at once, exit code {look.exit_code}"
+                hint = f"`container-why {c.name}` tells more"
+            fail(tx, c, failure_of("engine", words, hint))
             run_ended(tx, c, look)
         case Phase.STOPPED if c.attempts or c.engine_gone:
             # The engine that made it says so: an operator's word that it is gone was too early.

@@ -127,10 +127,16 @@ def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
         fields |= {"phase": Phase.REMOVING, "engine_id": None}
     elif c.phase is Phase.STOPPED:
         fields |= {"why": f"parked: {a.reason}"}
-        tx.emit(
-            do.Tell(uid=c.uid, container=c.id, text=f"{c.name} is parked: GPU {slot_names(tx, a.slots)} is free again")
-        )
+        tx.emit(do.Tell(uid=c.uid, container=c.id, text=f"{c.name} is parked: {_came_of(tx, a.slots)}"))
     tx.change(c, **fields)
+
+
+def _came_of(tx: Tx, slots: tuple[SlotId, ...]) -> str:
+    """What is said of slots that nobody holds any more; what is gone from the machine is nobody's to have."""
+    there = tuple([s for s in slots if (slot := tx.state.slots.get(s)) is not None and not slot.lost])
+    gone = tuple([s for s in slots if s not in there])
+    said = [f"GPU {slot_names(tx, gone)} is gone"] if gone else []
+    return "; ".join([*said, f"GPU {slot_names(tx, there)} is free again"] if there else said)
 
 
 def remaining(tx: Tx, slots: tuple[SlotId, ...], look: Look) -> str | None:
