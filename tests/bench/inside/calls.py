@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from aiohttp import web
 
@@ -49,12 +49,13 @@ def calls(rounds: int) -> dict[str, list[float]]:
             pid, crowd = crowds[name]
 
             def measured() -> float:
-                before, began = cpu_s(pid), time.perf_counter()
-                crowd.ask(EACH)
-                took = time.perf_counter() - began
+                with crowd:
+                    crowd.ask(1)
+                    before, began = cpu_s(pid), time.perf_counter()
+                    crowd.ask(EACH)
+                    took, spent = time.perf_counter() - began, cpu_s(pid) - before
                 found[f"{name}, requests a second"].append(CONNECTIONS * EACH / took)
-                time.sleep(0.5)
-                return (cpu_s(pid) - before) / (CONNECTIONS * EACH)
+                return spent / (CONNECTIONS * EACH)
 
             return measured
 
@@ -72,7 +73,16 @@ class _Crowd:
 
     def __init__(self, path: str, target: str, uids: list[int], body: bytes = _BODY) -> None:
         self._request = _REQUEST % (target.encode(), len(body), body)
-        self._sockets = [connect(path, uid) for uid in uids]
+        self._path, self._uids = path, uids
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        self._sockets = [connect(self._path, uid) for uid in self._uids]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self._sockets:
+            sock.close()
 
     def ask(self, each: int) -> None:
         """So many requests on each connection; fails at the first that is not answered well."""
