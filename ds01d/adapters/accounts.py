@@ -113,6 +113,11 @@ class Accounts:
         """The account of a name; blocks."""
         return self._find(("name", name), lambda: self._nss.user_by_name(name))
 
+    def find_group_id(self, name: str) -> int | Missing:
+        """The gid of a group; blocks."""
+        found = self._find(("group", name), lambda: self._nss.group_by_name(name))
+        return found if isinstance(found, Missing) else found.gid
+
     def find_members(self, group: str) -> frozenset[Uid] | Missing:
         """Who is in a Unix group: its list, those whose primary group it is, and whoever was seen here and is in it.
 

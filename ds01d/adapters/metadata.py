@@ -1,12 +1,12 @@
 """container-metadata/NAME._.UID.json: what other programs may want to know of a container. Written, never read back."""
 
-import grp
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from ds01d.adapters.recorder_file import Readers, let_read
 from ds01d.adapters.recorder_format import stamp
 from ds01d.model.metadata import ContainerMetadata
 
@@ -16,9 +16,9 @@ _MODE = 0o640
 class MetadataFiles:
     """The directory; its calls block, are best effort, and belong into the recorder's thread (`Recorder.do`)."""
 
-    def __init__(self, directory: Path, *, group: str = "ds01-admin") -> None:
+    def __init__(self, directory: Path, *, readers: Readers) -> None:
         self._directory = directory
-        self._group = group
+        self._readers = readers
 
     def write(self, value: ContainerMetadata) -> None:
         """Write one anew, in one step. Raises OSError."""
@@ -38,8 +38,7 @@ class MetadataFiles:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
             os.fchmod(fd, _MODE)
-            with suppress(KeyError, PermissionError):
-                os.fchown(fd, -1, grp.getgrnam(self._group).gr_gid)
+            let_read(fd, self._readers)
             file.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
         new.replace(path)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from ds01d.adapters.own_thread import begin
-from ds01d.adapters.recorder_file import LogFile
+from ds01d.adapters.recorder_file import LogFile, Readers
 from ds01d.adapters.recorder_format import allocation_text, event_text
 from ds01d.adapters.recorder_reading import newest_events
 from ds01d.logs import log
@@ -39,9 +39,9 @@ class _Stop:
 class Recorder:
     """Both files of one log directory."""
 
-    def __init__(self, directory: Path, *, group: str = "ds01-admin", queue_max: int = _QUEUE_MAX) -> None:
-        self._events = LogFile(directory / "events.jsonl", group)
-        self._allocations = LogFile(directory / "gpu-allocations.log", group)
+    def __init__(self, directory: Path, *, readers: Readers, queue_max: int = _QUEUE_MAX) -> None:
+        self._events = LogFile(directory / "events.jsonl", readers)
+        self._allocations = LogFile(directory / "gpu-allocations.log", readers)
         self._queue: queue.Queue[Line | Chore | _Stop] = queue.Queue(queue_max)
         self._closing = threading.Event()
         self._failing = False

@@ -83,7 +83,8 @@ class Daemon:
         self._notifier = Notifier()
         self._clock = Clock()
         self._procfs = Procfs()
-        self._recorder = Recorder(places.log)
+        readers = partial(accounts.find_group_id, peer.OPERATORS)
+        self._recorder = Recorder(places.log, readers=readers)
         self._boot_id = self._procfs.boot_id()
         self._state, self._recovering = recalled_state(store.load(), self._boot_id)
         self._state.policy = policies.current
@@ -128,7 +129,7 @@ class Daemon:
             interval_s=settings.intervals.listing,
         )
         self._events = EngineEvents(self._engine, post=self._post, reconnected=self._listing.ask, process=process)
-        metadata = MetadataFiles(places.state / "container-metadata")
+        metadata = MetadataFiles(places.state / "container-metadata", readers=readers)
         names = frozenset(c.engine_name for c in self._state.containers if not c.stray)
         self._recorder.do(lambda: metadata.keep_only(names))
         self._loop = Loop(

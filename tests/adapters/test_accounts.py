@@ -223,6 +223,19 @@ async def test_a_fresh_answer_is_not_asked_for_again_and_an_old_one_is(directory
     assert directory.asked == 1 + 2
 
 
+def test_a_group_that_hangs_holds_who_asks_for_its_gid_up_for_the_deadline_and_then_no_more(
+    directory: Directory,
+) -> None:
+    accounts = Accounts(directory, deadline_s=0.1)
+    directory.answers.clear()
+    began = time.monotonic()
+    assert [accounts.find_group_id("lab") for _ in range(20)] == [Missing.SILENT] * 20
+    assert time.monotonic() - began < 1
+    directory.answers.set()
+    assert Accounts(directory).find_group_id("lab") == 200
+    assert Accounts(directory).find_group_id("nobodys") is Missing.NO_SUCH
+
+
 def test_members_are_those_of_the_list_and_those_whose_primary_group_it_is(directory: Directory) -> None:
     assert Accounts(directory).find_members("lab") == frozenset({ALICE.uid, BOB.uid})
 

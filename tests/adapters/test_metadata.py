@@ -29,7 +29,7 @@ def thesis() -> ContainerMetadata:
 
 
 def test_one_file_for_each_container_with_times_that_people_can_read(tmp_path: Path) -> None:
-    files = MetadataFiles(tmp_path / "container-metadata", group="root")
+    files = MetadataFiles(tmp_path / "container-metadata", readers=lambda: 0)
     before = os.umask(0)
     try:
         files.write(thesis())
@@ -49,7 +49,7 @@ def test_one_file_for_each_container_with_times_that_people_can_read(tmp_path: P
 
 
 def test_it_goes_with_its_container(tmp_path: Path) -> None:
-    files = MetadataFiles(tmp_path)
+    files = MetadataFiles(tmp_path, readers=lambda: 0)
     files.write(thesis())
 
     files.remove("thesis._.1001")
@@ -59,7 +59,7 @@ def test_it_goes_with_its_container(tmp_path: Path) -> None:
 
 
 def test_after_a_start_only_those_of_containers_that_are_still_there_are_kept(tmp_path: Path) -> None:
-    files = MetadataFiles(tmp_path)
+    files = MetadataFiles(tmp_path, readers=lambda: 0)
     files.write(thesis())
     (tmp_path / "old._.1001.json").write_text("{}")
     (tmp_path / "half._.1001.tmp").write_text("{")

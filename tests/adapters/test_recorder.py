@@ -1,6 +1,5 @@
 """What is written down: whole lines in the promised form, whatever becomes of the disk, and read back from the end."""
 
-import grp
 import json
 import os
 import subprocess
@@ -12,10 +11,16 @@ from pathlib import Path
 import pytest
 
 from ds01d.adapters.recorder import Recorder
+from ds01d.model.account import Missing
 from ds01d.model.chronicle import AllocationLine, EventLine
 from ds01d.model.operation import Failure
 
 AT = 1_795_184_400.25
+
+
+def nobody() -> Missing:
+    """There is no group of operators on this machine."""
+    return Missing.NO_SUCH
 
 
 def event(n: int = 0, event_type: str = "gpu.held", user: str | None = "alice", **details: object) -> EventLine:
@@ -28,7 +33,7 @@ def allocation(reason: str = "USER_AT_LIMIT (2/2)", user: str = "alice") -> Allo
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    made = Recorder(tmp_path)
+    made = Recorder(tmp_path, readers=nobody)
     yield made
     made.close()
 
@@ -81,11 +86,11 @@ def test_a_bar_or_a_line_break_in_a_field_ends_neither_field_nor_line(recorder: 
     assert line.endswith(r"|a\|b\nc\rd\\e")
 
 
+@pytest.mark.root
 def test_both_files_are_for_the_operators_group_whatever_the_umask(tmp_path: Path) -> None:
-    group = grp.getgrgid(os.getegid()).gr_name
     before = os.umask(0)
     try:
-        recorder = Recorder(tmp_path, group=group)
+        recorder = Recorder(tmp_path, readers=lambda: 4321)
         recorder.record(event())
         recorder.record(allocation())
         recorder.close()
@@ -93,9 +98,24 @@ def test_both_files_are_for_the_operators_group_whatever_the_umask(tmp_path: Pat
         os.umask(before)
 
     assert {p.name: (p.stat().st_mode & 0o777, p.stat().st_gid) for p in tmp_path.iterdir()} == {
-        "events.jsonl": (0o640, os.getegid()),
-        "gpu-allocations.log": (0o640, os.getegid()),
+        "events.jsonl": (0o640, 4321),
+        "gpu-allocations.log": (0o640, 4321),
     }
+
+
+@pytest.mark.root
+def test_what_is_written_while_nobody_tells_the_group_is_theirs_as_soon_as_somebody_does(tmp_path: Path) -> None:
+    known: list[int] = []
+    recorder = Recorder(tmp_path, readers=lambda: known[0] if known else Missing.SILENT)
+    recorder.record(event())
+    assert recorder.settle()
+    path = tmp_path / "events.jsonl"
+    assert path.stat().st_gid == os.getegid()
+
+    known.append(4321)
+    recorder.record(event(1))
+    recorder.close()
+    assert (path.stat().st_gid, len(path.read_text().splitlines())) == (4321, 2)
 
 
 @pytest.mark.parametrize("family", ["container.created", "gpu.rejected", "queue.x", "quota.x", "maintenance.idle"])
@@ -157,13 +177,13 @@ async def test_nothing_was_ever_recorded_is_an_answer(recorder: Recorder) -> Non
 
 
 async def test_a_torn_line_is_passed_over_and_the_next_one_is_whole(tmp_path: Path) -> None:
-    first = Recorder(tmp_path)
+    first = Recorder(tmp_path, readers=nobody)
     first.record(event(1))
     first.close()
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('{"timestamp":"2026-11-20T14:2')
 
-    second = Recorder(tmp_path)
+    second = Recorder(tmp_path, readers=nobody)
     second.record(event(2))
 
     assert await read(second) == [1, 2]
@@ -184,7 +204,7 @@ async def test_lines_longer_than_a_block_and_lines_that_are_none_are_read_or_pas
 
 def test_a_queue_that_is_full_loses_lines_counts_them_and_holds_nobody_up(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("in the way")
-    recorder = Recorder(tmp_path / "logs", queue_max=5)
+    recorder = Recorder(tmp_path / "logs", readers=nobody, queue_max=5)
     begun = time.monotonic()
 
     for n in range(50):
@@ -227,7 +247,7 @@ def test_a_disk_that_was_full_for_a_while_costs_no_line_and_leaves_no_half_one(t
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
     try:
-        recorder = Recorder(disk)
+        recorder = Recorder(disk, readers=nobody)
         recorder.record(event(0))
         assert recorder.settle()
         fill(disk / "others")
