@@ -114,7 +114,8 @@ def _compare(path: str) -> "NoReturn":
 def _answer(value: dict[str, object]) -> "NoReturn":
     sys.stdout.buffer.write("".join(f"{name}={word}\0" for name, word in value.items()).encode())
     sys.stdout.flush()
-    sys.exit(0)
+    # Not sys.exit: whoever asked waits for our end, and Python takes 4 of our 14 ms to clean up.
+    os._exit(0)
 
 
 def _refuse(words: str, *, denied: bool = False) -> "NoReturn":

@@ -1,5 +1,6 @@
 """`container.create`: words about an image, directories and GPUs become the specification of one container."""
 
+import asyncio
 import secrets
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
@@ -49,8 +50,8 @@ async def create(desk: Desk, caller: Caller, wish: CreateParams) -> Outcome:
     if wish.network_host and not caller.actor.operator:
         raise Denied("cannot give the host's network: only operators may", hint="leave the network out")
     owner = await people.owner(desk, caller, wish.user)
-    image = await _image(desk, owner, wish)
-    mounts = await _mounts(desk, owner, wish)
+    # Together: the engine and the child that looks at the directories need not wait for each other.
+    image, mounts = await asyncio.gather(_image(desk, owner, wish), _mounts(desk, owner, wish))
     answer = await desk.mind.ask(
         CreateRequested(
             actor=caller.actor,
