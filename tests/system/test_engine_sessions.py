@@ -13,8 +13,8 @@ import pytest
 
 from ds01d.core.events import Done
 from ds01d.model.facts import EngineStatus
+from tests.contract.made import Made
 from tests.contract.real import RealWorld, Refusal
-from tests.contract.test_engine import Made
 from tests.testbed.server import until
 
 pytestmark = pytest.mark.system
