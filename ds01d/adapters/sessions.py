@@ -9,30 +9,26 @@ import asyncio
 import os
 import secrets
 import select
-import signal
 import socket
 import stat
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import chain, repeat
 from typing import Final, NamedTuple
-
-import msgspec
 
 from ds01d.adapters.docker import DockerEngine, EngineError, EngineRefused
 from ds01d.adapters.docker_errors import readable
 from ds01d.adapters.docker_reading import Unreadable
 from ds01d.adapters.procfs import Procfs
+from ds01d.adapters.sessions_process import Execs, Inits
 from ds01d.adapters.sessions_socket import attach
 from ds01d.adapters.systemd import Inherited, Notifier
 from ds01d.model.errors import EngineDown, EngineTrouble, NotFound, TooMany
 from ds01d.model.ids import EngineId, Uid
 
 PER_USER: Final = 20
-#: Seconds in which a ticket has to be used, and from SIGHUP to SIGKILL.
+#: Seconds in which a ticket has to be used.
 TICKET_S: Final = 5.0
-HANG_UP_S: Final = 5.0
 #: A sequence that nobody types: the usual one would end the session.
 DETACH_KEYS: Final = "ctrl-_,ctrl-_,ctrl-_,ctrl-^"
 #: Where systemd does not say how many descriptors it keeps: as many as the unit file asks for.
@@ -41,8 +37,6 @@ _STORED: Final = "exec-"
 _LIVES_IN: Final = "-in"
 _FDS_EACH: Final = 2
 _ASK_AGAIN_S: Final = (0.1, 1.0)
-#: Pauses while a process that has to end has not begun yet, or the engine does not say.
-_NOT_YET_S: Final = (0.02, 0.05, 0.1, 0.3, 1.0, 3.0)
 
 
 class Ticket(NamedTuple):
@@ -58,15 +52,6 @@ class ExecResult(NamedTuple):
     container: EngineId
     running: bool
     exit_code: int | None
-
-
-class _Said(msgspec.Struct):
-    """What the engine says of an exec."""
-
-    container: str = msgspec.field(name="ContainerID", default="")
-    running: bool = msgspec.field(name="Running", default=False)
-    exit_code: int | None = msgspec.field(name="ExitCode", default=None)
-    pid: int = msgspec.field(name="Pid", default=0)
 
 
 class _Session:
@@ -104,12 +89,15 @@ class Sessions:
         notifier: Notifier,
         procfs: Procfs,
         left: Callable[[EngineId], None] = lambda _: None,
+        ended: Callable[[EngineId], None] = lambda _: None,
     ) -> None:
         self._engine = engine
+        self._execs = Execs(engine, procfs)
+        #: `ended` is told when a container with shells has, whatever the engine says.
+        self._inits = Inits(engine, procfs, ended)
         #: Told when the last session that somebody lived in a container through has ended.
         self._left = left
         self._notifier = notifier
-        self._procfs = procfs
         self._open: dict[str, _Session] = {}
         self._starting: Counter[Uid] = Counter()
         self._ending: set[asyncio.Task[None]] = set()
@@ -199,7 +187,7 @@ class Sessions:
     async def result(self, exec_id: str) -> ExecResult:
         """Whether an exec still runs, how it ended, and in which container it is; the engine forgets it with that."""
         with _refusing("cannot tell how the shell ended"):
-            said = await self._said(exec_id)
+            said = await self._execs.said(exec_id)
         return ExecResult(EngineId(said.container), said.running, None if said.running else said.exit_code)
 
     async def restore(self, stored: Iterable[Inherited]) -> int:
@@ -221,6 +209,7 @@ class Sessions:
         await asyncio.gather(*self._ending, return_exceptions=True)
         for session in tuple(self._open.values()):
             self._let_go(session)
+        self._inits.close()
 
     # --- inside
 
@@ -238,6 +227,10 @@ class Sessions:
         self._open[session.exec_id] = session
         # The engine's end of stream, told once: it closes its side and waits for the client to close the other.
         self._watch(session, session.connection.fileno(), select.EPOLLRDHUP | select.EPOLLET)
+        self._background(self._inits.watch(session.container, lambda: self._lives(session.container)), session)
+
+    def _lives(self, container: EngineId) -> bool:
+        return any(session.container == container for session in self._open.values())
 
     def _watch(self, session: _Session, fd: int, events: int) -> None:
         self._watched[fd] = session
@@ -280,7 +273,7 @@ class Sessions:
         # The engine may close the stream a moment before it has written down that the process ended.
         for wait_s in (0.0, *_ASK_AGAIN_S):
             await asyncio.sleep(wait_s)
-            if await self._is_over(session.exec_id):
+            if await self._execs.over(session.exec_id):
                 break
         else:
             return  # it closed its streams and runs on; its client's end is still watched
@@ -294,66 +287,16 @@ class Sessions:
         if session.lives_in and session.claimed and not any(others):
             self._left(session.container)
 
-    async def _is_over(self, exec_id: str) -> bool:
-        """Whether the engine says so; one that says nothing ends no shell, nor does one that has not begun it yet."""
-        try:
-            said = await self._said(exec_id)
-        except EngineRefused as refused:
-            return refused.absent
-        except (EngineError, Unreadable):
-            return False
-        return not said.running and said.exit_code is not None
-
     async def _end(self, session: _Session) -> None:
         _shut(session)
         try:
-            await self._hang_up(session)
+            await self._execs.hang_up(session.exec_id, session.container)
         finally:
             # Kept by systemd until the process has ended: a daemon that dies before that has it all to do again.
             if not asyncio.current_task().cancelling():  # type: ignore[union-attr] # this is a task
                 self._notifier.forget(session.stored_as)
             self._let_go(session)
         self._tell_left(session)
-
-    async def _hang_up(self, session: _Session) -> None:
-        """End the exec's process as a closing terminal does; a client that goes leaves it running otherwise.
-
-        Returns when it has ended. The engine hands a connection out before it has started the process, and may not
-        answer just now: both are a reason to ask again.
-        """
-        for pause_s in chain(_NOT_YET_S, repeat(_NOT_YET_S[-1])):
-            with suppress(EngineError, Unreadable):
-                if await self._over_after_hanging_up(session):
-                    return
-            await asyncio.sleep(pause_s)
-
-    async def _over_after_hanging_up(self, session: _Session) -> bool:
-        if await self._is_over(session.exec_id):
-            return True
-        pid = (await self._said(session.exec_id)).pid
-        pidfd = self._procfs.pidfd(pid) if pid else None
-        if pidfd is None:
-            return False
-        try:
-            # The pid may be another's by now: it has to be the engine's word still, and in the container's cgroup.
-            text = self._procfs.cgroup_text(pid) or ""
-            if session.container not in text or not (await self._said(session.exec_id)).running:
-                return False
-            for number in (signal.SIGHUP, signal.SIGKILL):
-                signal.pidfd_send_signal(pidfd, number)
-                if await _ended(pidfd, HANG_UP_S):
-                    return True
-        except ProcessLookupError:
-            return True
-        finally:
-            os.close(pidfd)
-        return False
-
-    async def _said(self, exec_id: str) -> _Said:
-        try:
-            return msgspec.convert(await self._engine.exec_inspect(exec_id), _Said)
-        except msgspec.ValidationError as error:
-            raise Unreadable(f"cannot read what the engine says of an exec: {error}") from error
 
     def _take_back(self, name: str, fds: list[int]) -> None:
         exec_id, _, rest = name.removeprefix(_STORED).partition("-")
@@ -382,6 +325,8 @@ class Sessions:
 
     def _let_go(self, session: _Session) -> None:
         self._open.pop(session.exec_id, None)
+        if not self._lives(session.container):
+            self._inits.forget(session.container)
         session.connection.close()
         if session.client is not None:
             os.close(session.client)
@@ -411,17 +356,3 @@ def _refusing(what: str) -> Iterator[None]:
 
 def _same(one: str, other: str) -> bool:
     return secrets.compare_digest(one.encode(), other.encode())
-
-
-async def _ended(pidfd: int, timeout_s: float) -> bool:
-    loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    loop.add_reader(pidfd, over.set)
-    try:
-        async with asyncio.timeout(timeout_s):
-            await over.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(pidfd)
-    return True

@@ -49,6 +49,7 @@ from ds01d.app.joints import Notes, Places, StateSaver, give_memory_back, recall
 from ds01d.core.events import (
     ConfigLoaded,
     CreateRequested,
+    EngineHinted,
     Event,
     RealityObserved,
     Request,
@@ -119,7 +120,7 @@ class Daemon:
             device_map=lambda: self._eyes.devices,
         )
         self._runner = Runner(self._hands)
-        self._sessions = Sessions(self._engine, self._notifier, self._procfs, self._shells_left)
+        self._sessions = Sessions(self._engine, self._notifier, self._procfs, self._shells_left, self._init_ended)
         self._listing = EngineListing(
             self._engine,
             cgroups=self._cgroups,
@@ -187,6 +188,10 @@ class Daemon:
             return
         if alone:
             self._post(ShellsLeft(engine_id=engine_id))
+
+    def _init_ended(self, engine_id: EngineId) -> None:
+        """A container with shells has ended, and the engine may keep that to itself: a look tells."""
+        self._post(EngineHinted(engine_id=engine_id, action="die", at=self._clock.now()))
 
     def _in_container(self, pid: int) -> bool | None:
         text = self._procfs.cgroup_text(pid)
