@@ -4,9 +4,8 @@ import json
 import posix
 import sys
 
-from ds01client.containers import form, shown
 from ds01client.options import Command, Declined, Given, UsageError
-from ds01client.wire import Answer, call, write
+from ds01client.wire import Answer, call, shown, write
 
 _EXIT_REFUSED = 1
 _EXIT_NOT_FOUND = 4
@@ -90,9 +89,9 @@ def complaint(answer: Answer) -> str:
 def agreed(given: Given, method: str) -> int | None:
     """Show what would happen and ask whether it shall; None: yes, else the exit code to end with."""
     must_ask()
-    answer = call(method, {**given.params, "dry_run": True}, show=form(given), again=True)
+    answer = call(method, {**given.params, "dry_run": True}, show=given.form, again=True)
     if answer.exit_code:
-        return shown(answer, given)
+        return shown(answer, given.form)
     write(2, answer.body)
     return confirmed()
 

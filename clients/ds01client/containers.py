@@ -5,7 +5,6 @@ import posix
 from ds01client.options import (
     DRY_RUN,
     HELP,
-    JSON,
     PATH,
     SECONDS,
     SIZE,
@@ -19,7 +18,7 @@ from ds01client.options import (
     help_text,
     parse,
 )
-from ds01client.wire import Answer, call, write
+from ds01client.wire import call, shown, write
 
 GPU_WISHES = (
     Option("-g --gpus", "N", "how many GPUs or MIG slices (1)", param="gpus", kind=WHOLE),
@@ -144,7 +143,7 @@ def main(name: str, words: list[str]) -> int:
         return 0
     match name:
         case "container-list":
-            return shown(call("container.list", given.params, show=form(given), again=True), given)
+            return shown(call("container.list", given.params, show=given.form, again=True), given.form)
         case "container-create":
             return _create(given)
         case "container-start":
@@ -154,7 +153,7 @@ def main(name: str, words: list[str]) -> int:
             return _stop(command, given)
         case "container-why":
             name_one(command, given)
-            return shown(call("container.why", given.params, show=form(given), again=True), given)
+            return shown(call("container.why", given.params, show=given.form, again=True), given.form)
         case _:
             name_one(command, given)
             if given.has(_ALL):
@@ -235,25 +234,11 @@ def change(given: Given, method: str, *, confirm: bool = False, request_id: bool
     if request_id:
         given.params["request_id"] = posix.urandom(8).hex()
     try:
-        return shown(call(method, given.params, show=form(given), patience_s=_PATIENCE_S, again=request_id), given)
+        return shown(call(method, given.params, show=given.form, patience_s=_PATIENCE_S, again=request_id), given.form)
     except KeyboardInterrupt:
         write(2, f"\n{GOES_ON.format(name=given.params.get('name', ''))}\n".encode())
         raise
 
 
 #: Said when somebody stops waiting.
-GOES_ON_ALL = "ds01d goes on with what it was asked: `container-list` shows how things stand"
 GOES_ON = "ds01d goes on with it: `container-list` shows how it stands, `container-why {name}` why"
-
-
-def form(given: Given) -> str:
-    """What the answer is to be."""
-    return "json" if given.has(JSON) else "text"
-
-
-def shown(answer: Answer, given: Given) -> int:
-    """Data to stdout, messages to stderr; the exit code that goes with it."""
-    if answer.message:
-        write(2, f"{answer.message}\n".encode())
-    write(1 if answer.exit_code == 0 or given.has(JSON) else 2, answer.body)
-    return answer.exit_code

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from ds01client.containers import change, shown
+from ds01client.containers import change
 from ds01client.options import (
     DRY_RUN,
     HELP,
@@ -33,6 +33,7 @@ from ds01client.wire import (
     chunks,
     connect,
     head,
+    shown,
     socket_path,
     write,
 )
@@ -140,7 +141,7 @@ def _run(verb: str, given: Given) -> int:
             return _follow(given)
         case _:
             method = {"gpus": "gpu.list", "allocations": "allocation.list"}.get(verb, f"system.{verb}")
-            return shown(call(method, given.params, show="json" if given.has(JSON) else "text", again=True), given)
+            return shown(call(method, given.params, show=given.form, again=True), given.form)
 
 
 def overview() -> str:
@@ -159,7 +160,7 @@ def _unknown(verb: str) -> str:
 def _version(given: Given) -> int:
     if not given.has(JSON):
         write(1, f"commands {VERSION}\n".encode())
-    return shown(call("system.version", given.params, show="json" if given.has(JSON) else "text", again=True), given)
+    return shown(call("system.version", given.params, show=given.form, again=True), given.form)
 
 
 def _follow(given: Given) -> int:

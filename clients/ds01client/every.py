@@ -3,11 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from ds01client.asking import confirmed, containers_of, must_ask
-from ds01client.containers import GOES_ON_ALL, form, shown
 from ds01client.options import DRY_RUN, YES, Declined, Given
-from ds01client.wire import Answer, call, write
+from ds01client.wire import Answer, call, shown, write
 
 _PATIENCE_S = 3600.0
+#: Said when somebody stops waiting.
+GOES_ON_ALL = "ds01d goes on with what it was asked: `container-list` shows how things stand"
 #: Fewer than one user may have under way at the daemon.
 _AT_ONCE = 4
 
@@ -24,7 +25,7 @@ def change_all(given: Given, method: str, states: tuple[str, ...]) -> int:
             write(2, answer.body)
         confirmed()
     try:
-        codes = [shown(answer, given) for answer in _each(method, wishes, form(given))]
+        codes = [shown(answer, given.form) for answer in _each(method, wishes, given.form)]
     except KeyboardInterrupt:
         write(2, f"\n{GOES_ON_ALL}\n".encode())
         raise

@@ -111,6 +111,11 @@ class Given:
         """Whether it was given."""
         return option.name in self.options
 
+    @property
+    def form(self) -> str:
+        """What the answer is to be."""
+        return "json" if self.has(JSON) else "text"
+
 
 def parse(command: Command, words: list[str]) -> Given:
     """Read the arguments of a command; `--help` makes everything else irrelevant."""

@@ -297,3 +297,11 @@ def write(descriptor: int, data: bytes) -> None:
     """Write all of it."""
     while data:
         data = data[posix.write(descriptor, data) :]
+
+
+def shown(answer: Answer, form: str) -> int:
+    """Data to stdout, messages to stderr; the exit code that goes with it."""
+    if answer.message:
+        write(2, f"{answer.message}\n".encode())
+    write(1 if answer.exit_code == 0 or form == "json" else 2, answer.body)
+    return answer.exit_code
