@@ -1,7 +1,6 @@
 """What the engine lists, every half minute and on request: where to look, never a proof.
 
-A listing says nothing of GPUs, so each container is inspected once and what it names is remembered. Whose a foreign
-container is, is not judged here.
+A listing says nothing of GPUs, so each container is inspected once and what it names is remembered.
 """
 
 import asyncio
@@ -11,6 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from ds01d.adapters.attribution import Attribution
 from ds01d.adapters.cgroups import Cgroups, container_path
 from ds01d.adapters.docker import DockerEngine, EngineError
 from ds01d.adapters.docker_document import DRIVER_DEVICE, gpu_device
@@ -18,7 +18,7 @@ from ds01d.adapters.docker_reading import InspectSeen, Unreadable
 from ds01d.adapters.engine_look import cgroup_status
 from ds01d.adapters.own_thread import begin
 from ds01d.core.events import Event, Relisted
-from ds01d.model.facts import CgroupStatus, ForeignContainer, Listed
+from ds01d.model.facts import CgroupStatus, EngineStatus, ForeignContainer, Listed
 from ds01d.model.ids import EngineId, Key
 from ds01d.model.permission import PermissionSeen
 
@@ -58,8 +58,10 @@ class EngineListing:
         post: Callable[[Event], None],
         revision: Callable[[], int],
         interval_s: float = INTERVAL_S,
+        attribution: Attribution | None = None,
     ) -> None:
         self._engine = engine
+        self._attribution = attribution
         self._cgroups = cgroups
         self._permissions = permissions
         self._post = post
@@ -104,10 +106,13 @@ class EngineListing:
         await self._meet([row.engine_id for row, _ in rows if row.engine_id not in self._known])
         # Of the running ones, too: an empty cgroup there tells of a shell that holds the engine's die event back.
         cgroups = await asyncio.to_thread(self._cgroup_statuses, [row.engine_id for row, _ in rows])
+        if self._attribution is not None:
+            running = [row.engine_id for row, _ in rows if row.status is EngineStatus.RUNNING]
+            await asyncio.to_thread(self._attribution.look, self._paths_of_foreign(running))
         containers = tuple(msgspec.structs.replace(row, cgroup=cgroups[row.engine_id]) for row, _ in rows)
         labels = {row.engine_id: labels for row, labels in rows}
         foreign = tuple(
-            _foreign(row, labels[row.engine_id], known.gpus)
+            _foreign(row, labels[row.engine_id], known.gpus, self._attribution)
             for row in containers
             if (known := self._known.get(row.engine_id)) is not None and not known.looks_ours
         )
@@ -126,6 +131,17 @@ class EngineListing:
             self._known[engine_id] = _Known(seen.gpus, seen.cgroup_parent, looks_ours(seen))
 
         await asyncio.gather(*map(meet, engine_ids))
+
+    def _paths_of_foreign(self, engine_ids: list[EngineId]) -> dict[EngineId, str]:
+        """The cgroups of those that are not ours and name a GPU."""
+        found = {}
+        for engine_id in engine_ids:
+            known = self._known.get(engine_id)
+            if known is not None and known.gpus and not known.looks_ours:
+                path = container_path(known.cgroup_parent, self._driver, engine_id)
+                if path is not None:
+                    found[engine_id] = path
+        return found
 
     def _cgroup_statuses(self, engine_ids: list[EngineId]) -> dict[EngineId, CgroupStatus]:
         found = dict.fromkeys(engine_ids, CgroupStatus.UNKNOWN)
@@ -162,13 +178,14 @@ def origin_of(name: str, labels: Mapping[str, str]) -> str:
     return "raw-docker"
 
 
-def _foreign(row: Listed, labels: Mapping[str, str], gpus: tuple[str, ...]) -> ForeignContainer:
+def _foreign(
+    row: Listed, labels: Mapping[str, str], gpus: tuple[str, ...], attribution: Attribution | None
+) -> ForeignContainer:
     return ForeignContainer(
         engine_id=row.engine_id,
         name=row.name,
         origin=origin_of(row.name, labels),
-        # Labels and names prove nobody; who it is, is found where paths and processes are looked at.
-        user=None,
+        user=attribution.user(row.engine_id, row.name, labels) if attribution is not None else None,
         status=row.status,
         cgroup=row.cgroup,
         gpus=gpus,

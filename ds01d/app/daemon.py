@@ -16,6 +16,7 @@ import msgspec
 
 from ds01d import __version__
 from ds01d.adapters.accounts import Accounts
+from ds01d.adapters.attribution import Attribution
 from ds01d.adapters.cdi import Permissions
 from ds01d.adapters.cgroups import Cgroups
 from ds01d.adapters.clock import Clock
@@ -128,6 +129,7 @@ class Daemon:
             post=self._post,
             revision=lambda: self._state.revision,
             interval_s=settings.intervals.listing,
+            attribution=Attribution(self._procfs, self._cgroups, accounts.name_of),
         )
         self._events = EngineEvents(self._engine, post=self._post, reconnected=self._listing.ask, process=process)
         metadata = MetadataFiles(places.state / "container-metadata", readers=readers)
