@@ -252,7 +252,7 @@ class Hands:
         if call in self.engine.calls:
             self.engine.calls.remove(call)
         if call.result is None:
-            self._fail(t, "nobody listens")
+            self._fail(t, "nobody listens", kind="engine_down")
         elif (words := self._said(t.order, call.result)) == "":
             made = call.engine_id if call.kind is CallKind.CREATE else None
             self._answer(t, ev.Done(container=o.container, order=o.order, engine_id=made))
