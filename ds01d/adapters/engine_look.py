@@ -105,6 +105,8 @@ class Looker:
         self._ghosts = ghosts
         #: What the engine said of itself, and which process it was then.
         self._said: tuple[tuple[int, int], Engine] | None = None
+        #: Which process is being asked now.
+        self._asked: tuple[tuple[int, int] | None, asyncio.Future[Engine]] | None = None
 
     async def look(self, order: LookAt) -> Look:
         """Look at one container and at what is held for it; takes as long as its parts' own deadlines."""
@@ -171,7 +173,14 @@ class Looker:
         before = self._process.read()
         if self._said is not None and before is not None and before == self._said[0]:
             return self._said[1]
-        engine = await self._engine.info()
+        asked = self._asked[1] if self._asked is not None and before == self._asked[0] else None
+        if asked is None or asked.done() or before is None:
+            asked = asyncio.ensure_future(self._engine.info())
+            asked.add_done_callback(_heard)
+            self._asked = before, asked
+        # One question for all who found the same process: at start-up every container is looked at at once. Whoever
+        # gives up waiting does not end it for the others.
+        engine = await asyncio.shield(asked)
         self._said = (before, engine) if before is not None and before == self._process.read() else None
         return engine
 
@@ -227,6 +236,11 @@ class Looker:
         if text is None or seen.engine_id not in text or has_ended(seen.pid):
             return False, None
         return True, path_of(text)
+
+
+def _heard(asked: asyncio.Future[Engine]) -> None:
+    if not asked.cancelled():
+        asked.exception()  # whoever waits hears of it; where all have given up, nobody is warned
 
 
 def cgroup_status(cgroups: Cgroups, path: str) -> CgroupStatus:

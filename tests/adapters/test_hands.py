@@ -101,10 +101,12 @@ class Bench:
         (root / "cg").mkdir()
         self.engine = DockerEngine(fake.socket)
         self.now = 1000.0
+        #: Not there, until a test writes it.
+        self.pid_file = root / "engine.pid"
         procfs = Procfs()
         looker = Looker(
             engine=self.engine,
-            process=EngineProcess(root / "no.pid"),
+            process=EngineProcess(self.pid_file),
             probe=self.cards,
             cgroups=Cgroups(root),
             procfs=procfs,
@@ -555,6 +557,29 @@ async def test_an_engine_that_is_replaced_during_the_look_proves_nothing(bench: 
 
     bench.fake.replies[INSPECT] = answer
     assert (await bench.look(engine="ENGINE:1")).status is EngineStatus.STRANGE
+
+
+async def test_looks_that_begin_together_ask_once_who_the_engine_is(bench: Bench) -> None:
+    bench.pid_file.write_text(str(os.getpid()))
+    looks = await asyncio.gather(*(bench.look(engine="ENGINE:1") for _ in range(20)))
+    assert {look.status for look in looks} == {EngineStatus.ABSENT}
+    assert bench.fake.asked.count("GET info") == 1
+
+
+async def test_who_gives_up_on_the_question_who_the_engine_is_does_not_end_it_for_others(bench: Bench) -> None:
+    bench.pid_file.write_text(str(os.getpid()))
+    told, info = asyncio.Event(), bench.fake.replies["GET info"]
+    bench.fake.replies["GET info"] = bench.fake.waits_for(told, info)
+    patient = asyncio.create_task(bench.look(engine="ENGINE:1"))
+    await bench.fake.asked_for("GET info", 1)
+    assert (await bench.look(engine="ENGINE:1", timeout_s=0.05)).status is EngineStatus.SILENT
+    told.set()
+    assert (await patient).status is EngineStatus.ABSENT
+
+
+async def test_without_a_pid_file_every_look_asks_who_the_engine_is(bench: Bench) -> None:
+    await asyncio.gather(bench.look(engine="ENGINE:1"), bench.look(engine="ENGINE:1"))
+    assert bench.fake.asked.count("GET info") >= 4
 
 
 async def test_an_inspect_that_hangs_or_fails_is_silence(bench: Bench) -> None:
