@@ -148,7 +148,7 @@ def _empty(directory: str, *, v2: bool) -> bool:
             raise
         return "populated 0" in events.splitlines()
     # Twice, because a process that is moved between two of its cgroups during one walk can be missed by it.
-    return not _pids(directory) and not _pids(directory)
+    return not _there(directory) or (not _pids(directory) and not _pids(directory))
 
 
 def _pids(directory: str) -> set[int]:
