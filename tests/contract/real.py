@@ -32,10 +32,10 @@ class Refusal(Exception):
 
 
 class RealWorld:
-    """`with RealWorld() as world:` boots a box with an engine, the guard and the init in it, and the agent."""
+    """`with RealWorld("trixie", live_restore=True) as world:` boots a box with an engine, guard, init and the agent."""
 
-    def __init__(self, image: str = "trixie") -> None:
-        self.server = Server(image=image, install=False)
+    def __init__(self, image: str, *, live_restore: bool) -> None:
+        self.server = Server(image=image, live_restore=live_restore, install=False)
         # One connection for each thread: the agent answers one request of a connection at a time.
         self._connections: dict[int, socket.socket] = {}
 

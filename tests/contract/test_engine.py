@@ -17,13 +17,18 @@ from tests.contract.real import RealWorld
 
 @pytest.fixture(
     scope="module",
-    params=["fake", *(pytest.param(image, marks=pytest.mark.system) for image in ("trixie", "engine28"))],
+    params=[
+        pytest.param(None, id="fake"),
+        pytest.param(("trixie", False), id="26.1", marks=pytest.mark.system),
+        pytest.param(("engine28", True), id="28.5-live-restore", marks=pytest.mark.system),
+    ],
 )
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param == "fake":
+    if request.param is None:
         yield FakeWorld()
         return
-    with RealWorld(request.param) as world:
+    image, live_restore = request.param
+    with RealWorld(image, live_restore=live_restore) as world:
         yield world
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Any, Final
 
 from tests.system.house import SETTINGS, USERS, House
 from tests.system.ledger import Picture, agrees
-from tests.testbed.server import HERE as TESTBED
 from tests.testbed.server import Server, until
 
 HERE: Final = Path(__file__).resolve().parent
@@ -101,11 +99,7 @@ def place(
     *, image: str, live_restore: bool, policy: str = POLICY, prepare: Callable[[Server], None] = lambda _: None
 ) -> Iterator[House]:
     """A server with this engine, and the product in it; `prepare` does something to it before the daemon starts."""
-    with Server(image=image, provision=False) as server:
-        features = {"features": {"cdi": True}, "exec-opts": ["native.cgroupdriver=systemd"]}
-        server.exec("mkdir", "-p", "/etc/docker")
-        server.write("/etc/docker/daemon.json", json.dumps(features | {"live-restore": live_restore}))
-        subprocess.run([TESTBED / "provision", server.name], check=True, capture_output=True, timeout=120)
+    with Server(image=image, live_restore=live_restore, install=False) as server:
         prepare(server)
         server.install("--no-start")
         server.write("/etc/ds01/resource-limits.yaml", policy)

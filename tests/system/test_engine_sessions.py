@@ -20,9 +20,10 @@ from tests.testbed.server import until
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture(scope="module")
-def world() -> Iterator[RealWorld]:
-    with RealWorld() as world:
+@pytest.fixture(scope="module", params=[("trixie", True), ("engine28", False)], ids=["26.1-live-restore", "28.5"])
+def world(request: pytest.FixtureRequest) -> Iterator[RealWorld]:
+    image, live_restore = request.param
+    with RealWorld(image, live_restore=live_restore) as world:
         yield world
 
 

@@ -107,10 +107,11 @@ class Engine:
         return int(self.server.docker("inspect", "--format", "{{.State.ExitCode}}", container).stdout)
 
 
-@pytest.fixture(scope="module", params=["trixie", "engine28"])
+@pytest.fixture(scope="module", params=[("trixie", False), ("engine28", True)], ids=["26.1", "28.5-live-restore"])
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     built = tmp_path_factory.mktemp("native")
-    with Server(image=request.param, install=False) as server:
+    image, live_restore = request.param
+    with Server(image=image, live_restore=live_restore, install=False) as server:
         server.exec("mkdir", "-p", "-m", "700", "/run/ds01/grant")
         server.exec("mkdir", "-p", "/run/cdi", "/usr/lib/ds01")
         for program in (GUARD, INIT):

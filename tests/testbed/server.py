@@ -54,12 +54,13 @@ class Server:
         name: str = "",
         *,
         image: str = "trixie",
+        live_restore: bool = False,
         layout: Path = DEFAULT_LAYOUT,
         provision: bool = True,
         install: bool = True,
     ) -> None:
         self.name = name or f"t{os.getpid()}-{next(_numbers)}"
-        self._image, self._layout = image, layout
+        self._image, self._live_restore, self._layout = image, live_restore, layout
         self._provision, self._install = provision, provision and install
         self._nvml: Mock | None = None
 
@@ -70,7 +71,8 @@ class Server:
         self._own("box", "start", "--image", self._image, self.name)
         try:
             if self._provision:
-                self._own("provision", "--layout", str(self._layout), self.name)
+                more = ["--live-restore"] if self._live_restore else []
+                self._own("provision", "--layout", str(self._layout), *more, self.name)
             if self._install:
                 self.install()
         except BaseException:
