@@ -1,7 +1,8 @@
-"""A disk that is slow, full or read-only: reads go on, nothing acts, no deadline fires, and nothing is lost."""
+"""A disk that is slow, full or read-only: reads and shells go on, nothing acts, no deadline fires, nothing is lost."""
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from subprocess import Popen
 
 import pytest
@@ -10,6 +11,7 @@ from tests.soak.run import place
 from tests.system.disk import Disk, small_disk
 from tests.system.house import House
 from tests.testbed.server import until
+from tests.testbed.terminal import Terminal
 
 pytestmark = pytest.mark.system
 
@@ -33,6 +35,30 @@ def disk() -> Iterator[Disk]:
 def home(disk: Disk) -> Iterator[House]:
     with place(image="trixie", live_restore=False, policy=_POLICY, prepare=disk.put_under) as house:
         yield house
+
+
+@contextmanager
+def shell(house: House) -> Iterator[Terminal]:
+    """Alice's, in a container that runs."""
+    with house.server.spawn_pty("container-exec", "thesis", "--", "sh", user="alice") as terminal:
+        goes_on(terminal)
+        yield terminal
+        goes_on(terminal)
+        terminal.send("exit 7\n")
+        assert terminal.wait() == 7
+
+
+def goes_on(terminal: Terminal) -> None:
+    """What is typed is done, now."""
+    word = f"{time.monotonic_ns()}"
+    terminal.send(f"echo be''gun-{word}\n")
+    terminal.expect(f"begun-{word}", 5)
+
+
+def hold_is_over(house: House) -> None:
+    """Bob's; his slot should go back, and a second later a daemon with a disk had seen to it."""
+    end = house.of("bob", "his")["until"]
+    until("his hold is over", lambda: time.time() > end + 1, 20)
 
 
 def reads_go_on(house: House) -> None:
@@ -80,33 +106,39 @@ def recovers(house: House) -> None:
 
 
 def test_a_disk_that_hangs_for_five_seconds_only_delays(clean: House, disk: Disk) -> None:
-    clean.create("alice", "thesis")
-    disk.freeze(5)
-    began = time.monotonic()
-    start: Popen[bytes] = clean.server.popen("container-start", "thesis", user="alice")
-    reads_go_on(clean)
-    out, err = start.communicate(timeout=60)
-    assert 3 < time.monotonic() - began < 20
-    disk.thawed()
+    clean.started("alice", "thesis")
+    clean.create("bob", "his")
+    with shell(clean) as hers:
+        disk.freeze(5)
+        began = time.monotonic()
+        start: Popen[bytes] = clean.server.popen("container-start", "his", user="bob")
+        reads_go_on(clean)
+        goes_on(hers)
+        assert disk.frozen
+        out, err = start.communicate(timeout=60)
+        assert 3 < time.monotonic() - began < 20
+        disk.thawed()
     if start.returncode:
         assert b"goes on when the disk takes it" in err or b"disk" in err, (out, err)
-    clean.wait_for("alice", "thesis", "running", 20)
+    clean.wait_for("bob", "his", "running", 20)
     clean.agrees()
 
 
 def test_a_disk_that_hangs_for_a_minute_stops_decisions_and_loses_none(clean: House, disk: Disk) -> None:
     stage(clean)
-    disk.freeze(60)
-    carols_ends(clean)
-    time.sleep(14)
-    reads_go_on(clean)
-    nothing_acts(clean)
-    pid = clean.server.main_pid("ds01d.service")
-    while disk.frozen:
+    with shell(clean) as hers:
+        disk.freeze(60)
+        carols_ends(clean)
+        hold_is_over(clean)
         reads_go_on(clean)
-        time.sleep(2)
-    assert clean.server.main_pid("ds01d.service") == pid, "the watchdog had no reason"
-    disk.thawed()
+        nothing_acts(clean)
+        pid = clean.server.main_pid("ds01d.service")
+        while disk.frozen:
+            reads_go_on(clean)
+            goes_on(hers)
+            time.sleep(2)
+        assert clean.server.main_pid("ds01d.service") == pid, "the watchdog had no reason"
+        disk.thawed()
     recovers(clean)
 
 
@@ -115,7 +147,7 @@ def test_a_disk_that_is_read_only_stops_decisions_and_loses_none(clean: House, d
     disk.read_only(on=True)
     try:
         carols_ends(clean)
-        time.sleep(14)
+        hold_is_over(clean)
         reads_go_on(clean)
         nothing_acts(clean)
     finally:
@@ -131,7 +163,7 @@ def test_a_full_disk_stops_decisions_and_loses_none(clean: House, disk: Disk) ->
         until("the reserve is used up", lambda: "disk_full" in clean.server.journal() or _poke(clean), 20)
         disk.fill()
         carols_ends(clean)
-        time.sleep(14)
+        hold_is_over(clean)
         reads_go_on(clean)
         nothing_acts(clean)
     finally:
@@ -155,8 +187,9 @@ def test_a_daemon_that_starts_on_a_read_only_disk_answers_reads_and_recovers_by_
         clean.server.kill_daemon()
         clean.server.daemon_up(30)
         assert clean.of("alice", "thesis")["status"] == "running"
-        assert clean.slots()["4:0"]["state"] == "bound"
+        assert clean.slots()["4:0"]["state"] == "in use"
     finally:
         disk.read_only(on=False)
-    clean.run("alice", "container-stop", "thesis")
+    stop = ("alice", "container-stop", "thesis")
+    until("the disk takes it again", lambda: clean.run(*stop, check=False).returncode == 0, 40)
     clean.agrees()
