@@ -37,10 +37,6 @@ sim: $(venv) ## random histories of a small world (SEED=… STEPS=…)
 golden: $(venv) ## write the golden files anew; read the diff before you commit it
 	@$(py) -m pytest -q -m "not system" --rewrite $(ARGS) && git --no-pager diff --stat
 
-.PHONY: siege
-siege: $(venv) ## attacks that take minutes each: storms, disks, hostile callers, a second engine (root)
-	@SIEGE=1 scripts/test tests/system $(ARGS)
-
 .PHONY: soak
 soak: $(venv) ## a long storm with all faults, and its report (HOURS=… KILLS=… SEED=… REPORT=…, root)
 	@scripts/soak $(if $(HOURS),--hours $(HOURS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \

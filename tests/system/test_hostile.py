@@ -68,13 +68,14 @@ def _same_as(before: dict[str, int], home: House) -> None:
     """After everything in this file the daemon is as it was: the same process, no more descriptors, no more memory."""
     try:
         until("descriptors are given back", lambda: len(descriptors(home)) <= before["descriptors"], 40)
+        # What was freed goes back to the machine once a minute.
+        until("memory is given back", lambda: figures(home)["rss_kib"] < before["rss_kib"] + GROWTH_KIB, 65)
     except TimeoutError as error:
-        error.add_note(f"{before}\n{descriptors(home)}")
+        error.add_note(f"{before}\n{figures(home)}\n{descriptors(home)}")
         raise
     after = figures(home)
     print(f"the daemon before all attacks {before}, after them {after}")
     assert after["pid"] == before["pid"]
-    assert after["rss_kib"] - before["rss_kib"] < GROWTH_KIB, (before, after)
     journal = home.server.journal()
     assert "Traceback" not in journal, journal[journal.index("Traceback") - 500 :][:3000]
     assert "rpc.failed" not in journal
@@ -151,8 +152,11 @@ BY_ID: Final = {"system.story", "exec.resize", "exec.result", "operation.get", "
 
 @pytest.fixture
 def thesis(home: House) -> House:
-    home.clear()
-    home.started("alice", "thesis")
+    """Alice's runs, and there is nothing else: made anew only where the test before left it otherwise."""
+    there = [(c["name"], c["phase"]) for c in home.picture().containers.values()]
+    if there != [("thesis", "running")]:
+        home.clear()
+        home.started("alice", "thesis")
     return home
 
 
@@ -231,10 +235,10 @@ def waits(home: House, seconds: float = 4) -> dict[str, Any]:
 
 @pytest.mark.parametrize("what", ["health", "status", "events", "garbage", "twice", "batch"])
 def test_a_flood_of_one_user_delays_another_for_a_bounded_time(thesis: House, what: str) -> None:
-    alone = waits(thesis, 1)
-    with doing(thesis, "flood", USERS["bob"], what, "5", "64"):
+    alone = waits(thesis, 0.5)
+    with doing(thesis, "flood", USERS["bob"], what, "3", "64"):
         time.sleep(0.5)
-        beside = waits(thesis)
+        beside = waits(thesis, 2)
     print(f"alice alone {alone}\nbeside bob's flood of {what}: {beside}")
     assert beside["worst"] < 5000
 
@@ -348,8 +352,8 @@ def test_a_huge_directory_costs_no_time(paths: House) -> None:
 
 def test_a_place_that_is_swapped_all_the_time_is_never_somebody_elses(paths: House) -> None:
     place = "/home/alice/swapped"
-    with doing(paths, "swap", USERS["alice"], place, "/home/bob", "8"):
-        for n in range(12):
+    with doing(paths, "swap", USERS["alice"], place, "/home/bob", "5"):
+        for n in range(8):
             name = f"swap-{n}"
             answer = paths.rpc("alice", "container.create", name=name, image="bb", workspace=place, cpu_only=True)
             if "result" in answer:
