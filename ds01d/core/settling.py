@@ -38,7 +38,7 @@ CUT_AFTER_S = 2.0
 
 def permitted(c: Container, a: Allocation | None) -> bool:
     """Whether a grant and a CDI spec have to exist: exactly while HELD or BOUND; without a GPU, while it exists."""
-    if c.engine_id is None or c.stray:
+    if c.engine_id is None:
         return False
     if c.wants_gpu:
         return a is not None and a.claim in {Claim.HELD, Claim.BOUND} and not a.lost
@@ -64,7 +64,7 @@ def due(c: Container, a: Allocation | None) -> OrderName | None:
         return OrderName.PERMIT
     match c.phase:
         case Phase.STARTING:
-            return OrderName.LOOK if a is not None and a.lost else OrderName.START
+            return OrderName.START
         case Phase.REMOVING if not c.blocks:
             return OrderName.REMOVE if c.engine_id is not None else None
         case Phase.RUNNING if c.cgroup is None:
@@ -112,7 +112,7 @@ def contested(state: State, c: Container, a: Allocation | None) -> bool:
 def _gone(c: Container, a: Allocation | None) -> bool:
     """Its removal is proved, or it never came to be, and nothing of it is left on disk."""
     over = c.phase is Phase.REMOVING or (c.stray and not c.blocks)
-    left = c.order is not None or c.ghost is not None or c.permission is not Permission.ABSENT or bool(c.blocks)
+    left = c.permission is not Permission.ABSENT or bool(c.blocks)
     return over and a is None and not left and (c.engine_id is None or (c.stray and c.phase is not Phase.REMOVING))
 
 
