@@ -595,6 +595,14 @@ async def test_a_container_that_was_never_made_is_absent_and_has_no_cgroup(bench
     assert (look.status, look.cgroup, look.engine_id) == (EngineStatus.ABSENT, CgroupStatus.EMPTY, None)
 
 
+async def test_a_container_of_the_name_that_is_somebody_elses_is_none_of_ours(bench: Bench) -> None:
+    theirs = inspected() | {"Config": {"Labels": {"ds01.id": "l-1", "ds01.key": "k2"}}}
+    bench.fake.replies["GET containers/train._.1001/json"] = bench.fake.says(theirs)
+    bench.fake.replies[INSPECT] = bench.fake.says(theirs)
+    look = await bench.look(by_name=True)
+    assert (look.status, look.engine_id) == (EngineStatus.ABSENT, None)
+
+
 async def test_an_init_that_is_another_process_by_now_does_not_live(bench: Bench) -> None:
     running = {"Status": "running", "Running": True, "Pid": os.getpid(), "StartedAt": "2026-01-01T00:00:00Z"}
     bench.fake.replies[INSPECT] = bench.fake.says(inspected(**running))
