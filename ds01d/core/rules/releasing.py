@@ -192,7 +192,7 @@ def unblocked(tx: Tx, c: Container, look: Look) -> None:
     stopped = {EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED}
     gone = look.status is EngineStatus.STRANGE and c.engine_gone
     proved = (look.status in stopped or gone) and look.cgroup is CgroupStatus.EMPTY
-    if not proved or c.permission is Permission.UNSURE:
+    if not proved:
         tx.change(c, retry_at=tx.now + back_off(c.attempts), attempts=c.attempts + 1)
         return
     remains = remaining(tx, c.blocks, look)
