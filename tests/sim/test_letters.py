@@ -483,3 +483,26 @@ def test_a_slot_whose_permission_a_restored_state_does_not_know_is_not_given_bef
     stage.once("picture")
     stage.created()
     assert [a.user for a in stage.play.daemon.state.allocations] == ["u0"]
+
+
+def test_a_run_keeps_its_slot_although_a_restored_state_has_an_earlier_container_of_its_name() -> None:
+    stage = Stage(users=2)
+    stage.created()
+    older, earlier = stage.play.disk.main, _record(stage, 0)
+    assert older is not None
+    stage.play.ask(ev.RemoveRequested(actor=actor(earlier.uid), container=earlier.id))
+    stage.work()
+    stage.play.asked += 1
+    stage.once("picture")
+    stage.created()
+    assert _record(stage, 0).name == earlier.name
+    assert _start(stage, 0)
+    stage.work()
+    _restored(stage, older)
+    stage.settle_down()
+    stage.once("picture")
+    stage.play.create(1)
+    stage.work()
+    assert stage.running() == 1
+    assert stage.play.daemon is not None
+    assert all(a.user != "u1" for a in stage.play.daemon.state.allocations)
