@@ -21,9 +21,9 @@ test: $(venv) ## everything, in a virtual GPU server; installs what is missing (
 ## To work on it
 
 .PHONY: quick
-quick: $(venv) ## every test that needs no virtual server (< 90 s)
+quick: $(venv) ## every test that needs no virtual server and is over soon (< 90 s)
 	@make --silent -C native && make --silent -C tests/testbed/nvml
-	@$(py) -m pytest -m "not system" $(ARGS)
+	@$(py) -m pytest -m "not system and not long" $(ARGS)
 
 .PHONY: check
 check: $(venv) ## format, ruff, mypy, imports, shellcheck, shfmt, docs (< 60 s)
@@ -35,7 +35,7 @@ sim: $(venv) ## random histories of a small world (SEED=… STEPS=…)
 
 .PHONY: golden
 golden: $(venv) ## write the golden files anew; read the diff before you commit it
-	@$(py) -m pytest -q -m "not system" --rewrite $(ARGS) && git --no-pager diff --stat
+	@$(py) -m pytest -q -m "not system and not long" --rewrite $(ARGS) && git --no-pager diff --stat
 
 .PHONY: soak
 soak: $(venv) ## a long storm with all faults, and its report (HOURS=… KILLS=… SEED=… REPORT=…, root)
