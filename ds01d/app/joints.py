@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import gc
 import secrets
 import socket
 from pathlib import Path
@@ -124,11 +125,17 @@ TRIM_S = 60.0
 
 
 async def give_memory_back() -> None:
-    """Hand back what a storm of requests left behind: the C library keeps it for ever otherwise."""
+    """Hand back what a storm of requests left behind: the collector and the C library keep it for ever otherwise."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # the GNU C library's own
-    while trim is not None:
+    # What is there from the beginning stays; walked over no more, the rest is soon looked through.
+    gc.collect()
+    gc.freeze()
+    while True:
         await asyncio.sleep(TRIM_S)
-        trim(0)
+        # A broken connection leaves its requests and their tracebacks in a circle: 100 MB of them, seen after 500.
+        gc.collect()
+        if trim is not None:
+            trim(0)
 
 
 class Listening(NamedTuple):
