@@ -76,7 +76,8 @@ def _ticks() -> dict[tuple[int, str], int]:
         except OSError:
             continue
         fields = tail.split()
-        found[int(stat.parent.name), head.partition("(")[2]] = int(fields[11]) + int(fields[12])
+        # A kernel thread is called after what it does at the moment: `kworker/u8:3-events`.
+        found[int(stat.parent.name), head.partition("(")[2].partition("/")[0]] = int(fields[11]) + int(fields[12])
     return found
 
 
