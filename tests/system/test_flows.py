@@ -56,6 +56,36 @@ def test_a_stop_holds_the_slot_and_the_next_start_finds_it_again(clean: House) -
     assert clean.of("alice", "thesis")["slots"] == before["slots"]
 
 
+def test_a_workspace_that_was_mounted_anew_meanwhile_is_the_same_workspace(clean: House) -> None:
+    server, place = clean.server, "/home/alice/fast"
+
+    def mount() -> None:
+        server.exec("sh", "-c", f"mkdir -p {place} && mount -t tmpfs fast {place} && mkdir -m 777 {place}/work")
+        # A box hands mounts on to nobody: the daemon sees those that were there when it began.
+        server.exec("systemctl", "restart", "ds01d.service")
+
+    def number() -> str:
+        return server.exec("stat", "-c", "%d:%i", f"{place}/work").stdout
+
+    try:
+        mount()
+        clean.started("alice", "thesis", "-w", f"{place}/work")
+        clean.run("alice", "container-stop", "thesis", "--force")
+        before = number()
+        server.exec("umount", place)
+        server.exec("mount", "-t", "tmpfs", "between", "/mnt")  # so that the number is not given out again
+        mount()
+        assert number().partition(":")[2] == before.partition(":")[2]
+        assert number() != before
+
+        clean.run("alice", "container-start", "thesis")
+        assert clean.of("alice", "thesis")["slots"] == ["4:0"]
+        clean.run("alice", "container-cleanup", "thesis", "--force", "--yes")
+    finally:
+        server.exec("umount", "--lazy", place, "/mnt", check=False)
+        server.exec("systemctl", "restart", "ds01d.service")
+
+
 def test_a_released_container_is_parked_and_its_slot_is_free_at_once(clean: House) -> None:
     clean.started("alice", "thesis", "--gpu-type", "3g.40gb")
     clean.run("alice", "container-stop", "thesis", "--release")

@@ -160,9 +160,24 @@ def test_a_command_that_is_not_there_ends_as_the_engine_has_it(thesis: House) ->
     assert "no-such-command" in done.stdout + done.stderr
 
 
+def test_a_container_that_ends_by_itself_beside_an_unread_shell_is_noticed_before_the_next_listing(
+    thesis: House,
+) -> None:
+    unread = thesis.server.popen("container-exec", "thesis", "--", "yes", user="alice")
+    try:
+        until("it says yes", lambda: runs(thesis, "yes"), 5)
+        time.sleep(1)  # until nothing more fits in between
+        init = str(thesis.inspect("alice", "thesis")["State"]["Pid"])
+        thesis.server.exec("kill", "-KILL", init)
+        thesis.wait_for("alice", "thesis", "stopped", 8)
+    finally:
+        thesis.server.signal(unread, signal.SIGKILL)
+        unread.communicate()
+
+
 def test_our_own_failures_end_with_125(clean: House) -> None:
     clean.create("alice", "thesis")
-    assert "container-run thesis" in clean.refused("alice", "container-exec", "thesis", "--", "true", code=125)
+    assert "container-start thesis" in clean.refused("alice", "container-exec", "thesis", "--", "true", code=125)
 
 
 def test_a_command_runs_as_the_owner_whoever_asks(thesis: House) -> None:
