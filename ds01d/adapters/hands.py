@@ -55,9 +55,10 @@ WRITES_MAX: Final = 1024
 _EngineOrder = CreateContainer | StartContainer | StopContainer | KillContainer | RemoveContainer
 _PermissionOrder = Permit | Withdraw
 
-_INOTIFY: Final = (
-    "the engine hung up in the middle of a start; if it does so at every start, it may be out of inotify instances "
-    "(fs.inotify.max_user_instances): an operator can raise that with sysctl"
+#: 26.1 panics in each start when it came up without a watch on the specs, and never tries again to have one.
+_HUNG_UP: Final = (
+    "the engine hung up in the middle of the start\nif it does so at every start it has no inotify instance: an operator "
+    "raises fs.inotify.max_user_instances with sysctl, and restarts docker"
 )
 
 
@@ -172,7 +173,7 @@ class Hands:
             hint = "systemctl status docker tells an operator why"
             return _failed(order, error.message, kind="engine_down", hint=hint)
         except (EngineBroke, EngineLate) as error:
-            message = _INOTIFY if isinstance(order, StartContainer) else error.message
+            message = _HUNG_UP if isinstance(order, StartContainer) else error.message
             return Uncertain(container=order.container, order=order.order, message=message, returned=True)
         except Unreadable as error:
             return Uncertain(container=order.container, order=order.order, message=str(error), returned=True)
