@@ -56,8 +56,9 @@ def descriptors(home: House) -> list[str]:
     """What the daemon has open, but for its connections to the engine, which it keeps for its next questions."""
     pid = home.server.main_pid(DAEMON)
     peers = home.server.exec("ss", "-xpn", check=False).stdout
-    listed = home.server.exec("ls", "-l", f"/proc/{pid}/fd").stdout.splitlines()[1:]
-    found = [line.partition(" -> ")[2] for line in listed]
+    # One that is closed while it is listed has no name any more.
+    listed = home.server.exec("ls", "-l", f"/proc/{pid}/fd", check=False).stdout.splitlines()[1:]
+    found = [line.partition(" -> ")[2] for line in listed if " -> " in line]
     to_engine = set(re.findall(r"(\d+)\s+\S*docker\.sock", peers)) | set(
         re.findall(r"docker\.sock \d+\s+\* (\d+)", peers)
     )
