@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from tests.system.house import House, house
+from tests.system.house import SETTINGS, House, house
 from tests.testbed.server import until
 from tests.testbed.terminal import Terminal
 
@@ -160,16 +160,25 @@ def test_a_command_that_is_not_there_ends_as_the_engine_has_it(thesis: House) ->
     assert "no-such-command" in done.stdout + done.stderr
 
 
-def test_a_container_that_ends_by_itself_beside_an_unread_shell_is_noticed_before_the_next_listing(
-    thesis: House,
-) -> None:
+@pytest.fixture
+def rarely_listed(thesis: House) -> Iterator[House]:
+    """The same, where no listing tells anything while a test lasts."""
+    for settings in (SETTINGS.replace("listing: 1s", "listing: 1h"), SETTINGS):
+        thesis.server.write("/etc/ds01/ds01d.yaml", settings)
+        thesis.server.exec("systemctl", "restart", "ds01d.service")
+        if settings != SETTINGS:
+            yield thesis
+
+
+def test_a_container_that_ends_by_itself_beside_an_unread_shell_is_noticed_at_once(rarely_listed: House) -> None:
+    thesis = rarely_listed
     unread = thesis.server.popen("container-exec", "thesis", "--", "yes", user="alice")
     try:
         until("it says yes", lambda: runs(thesis, "yes"), 5)
         time.sleep(1)  # until nothing more fits in between
         init = str(thesis.inspect("alice", "thesis")["State"]["Pid"])
         thesis.server.exec("kill", "-KILL", init)
-        thesis.wait_for("alice", "thesis", "stopped", 8)
+        thesis.wait_for("alice", "thesis", "stopped", 10)
     finally:
         thesis.server.signal(unread, signal.SIGKILL)
         unread.communicate()
