@@ -21,7 +21,7 @@ from ds01d.adapters.cdi_spec import (
     read_container_spec,
     read_grant,
 )
-from ds01d.adapters.cdi_vendor import nodes_of, read_vendor
+from ds01d.adapters.cdi_vendor import VendorFiles, nodes_of
 from ds01d.model.ids import Key
 from ds01d.model.permission import Permission, PermissionSeen
 
@@ -50,7 +50,7 @@ class Permissions:
         self._grants = grant_dir
         self._specs = cdi_dir
         self._guard = str(guard)
-        self._vendor_dirs = tuple(vendor_dirs)
+        self._vendor = VendorFiles(vendor_dirs)
         self._dev = dev
         self._proc = Path(os.environ.get("DS01_PROC_NVIDIA", "/proc/driver/nvidia")) if proc is None else proc
 
@@ -59,7 +59,7 @@ class Permissions:
         check_key(permission.key)
         grant = grant_text(permission)
         # Everything that can fail for want of a device fails before anything is written.
-        nodes = nodes_of(permission.slots, read_vendor(self._vendor_dirs), dev=self._dev, proc=self._proc)
+        nodes = nodes_of(permission.slots, self._vendor.read(), dev=self._dev, proc=self._proc)
         spec = encode(container_spec(permission, nodes, self._guard))
         _write(self._grants, permission.key, grant, directory_mode=0o700)
         _write(self._specs, f"{_PREFIX}{permission.key}{_SUFFIX}", spec, directory_mode=0o755)
@@ -72,7 +72,7 @@ class Permissions:
 
     def write_driver_spec(self) -> bool:
         """Write what all GPU containers share of the driver; says whether it was another before."""
-        spec = driver_spec(read_vendor(self._vendor_dirs).common)
+        spec = driver_spec(self._vendor.read().common)
         return _write(self._specs, _DRIVER, encode(spec), directory_mode=0o755)
 
     def seen(self) -> tuple[PermissionSeen, ...]:

@@ -1,12 +1,13 @@
 """Which nodes a slot gets: the vendor's spec where it is right, the device map where it cannot be."""
 
 import json
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ds01d.adapters.cdi_vendor import DeviceMissing, Vendor, VendorSpecError, nodes_of, read_vendor
+from ds01d.adapters.cdi_vendor import DeviceMissing, Vendor, VendorFiles, VendorSpecError, nodes_of, read_vendor
 from ds01d.model.ids import GpuUuid, SlotId
 from ds01d.model.permission import SlotDevice
 from tests.adapters.machine import CARD0, CARD1, CONTROL, GPU0, SLICE0, SLICE1, Machine, installed
@@ -180,3 +181,54 @@ def test_yaml_that_asks_for_objects_is_refused(tmp_path: Path) -> None:
     (tmp_path / "nvidia.yaml").write_text("kind: !!python/object/apply:os.getpid []\n")
     with pytest.raises(VendorSpecError):
         read_vendor([tmp_path])
+
+
+# --- read again
+
+
+def later() -> float:
+    """A moment by which every file of this test has lain there for a while."""
+    return time.time() + 60
+
+
+def test_a_spec_is_parsed_once_as_long_as_it_stays_as_it_is(tmp_path: Path) -> None:
+    spec(tmp_path, "nvidia.json", devices=[device(GPU0, "/dev/nvidia0")])
+    vendor = VendorFiles([tmp_path], clock=later)
+
+    assert vendor.read() is vendor.read()
+
+
+def test_a_spec_that_changed_is_parsed_again(tmp_path: Path) -> None:
+    file = spec(tmp_path, "nvidia.json", devices=[device("a", "/dev/nvidia0")])
+    vendor = VendorFiles([tmp_path], clock=later)
+    seen = [list(vendor.read().devices)]
+
+    spec(tmp_path, "nvidia.json", devices=[device("b", "/dev/nvidia0")])
+    seen.append(list(vendor.read().devices))
+    spec(tmp_path, "new.json", devices=[device("c", "/dev/nvidia0")]).replace(file)
+    seen.append(list(vendor.read().devices))
+    spec(tmp_path, "a-first.json", devices=[device("d", "/dev/nvidia0")])
+    seen.append(list(vendor.read().devices))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    seen.append(list(vendor.read().devices))
+
+    assert seen == [["a"], ["b"], ["c"], ["d"], []]
+
+
+def test_a_spec_that_changed_a_moment_ago_is_not_relied_on(tmp_path: Path) -> None:
+    spec(tmp_path, "nvidia.json", devices=[device(GPU0, "/dev/nvidia0")])
+    vendor = VendorFiles([tmp_path])
+
+    assert vendor.read() is not vendor.read()
+
+
+def test_a_spec_that_breaks_is_refused_though_it_was_good_before(tmp_path: Path) -> None:
+    file = spec(tmp_path, "nvidia.json", devices=[device(GPU0, "/dev/nvidia0")])
+    vendor = VendorFiles([tmp_path], clock=later)
+    vendor.read()
+
+    file.write_text("kind: [")
+
+    with pytest.raises(VendorSpecError):
+        vendor.read()
