@@ -112,9 +112,17 @@ def test_what_was_never_made_is_known_while_a_permission_of_it_blocks_slots() ->
     found = PermissionSeen(key=c.key, has_grant=True, has_spec=False, container_id=None, slots=(SlotId("GPU-1"),))
     world.restart(permissions=(found,))
     world.taken.add(c.engine_name)
-    world.blind = True
-    world.oblige(until=lambda w: c.id not in w.orders)
+    world.oblige(until=lambda w: w.allocation(c) is None)
     assert world.fresh(c).blocks == ("GPU-1",)
+
+
+def test_a_permission_that_names_another_slot_than_its_record_is_withdrawn_before_anybody_looks() -> None:
+    world = World()
+    c = world.with_stopped()
+    (kept,) = world.permissions()
+    other = SlotId("GPU-1" if world.slots(c) == ("GPU-0",) else "GPU-0")
+    world.restart(permissions=(replace(kept, slots=(other,)),))
+    assert isinstance(world.order(c), do.Withdraw)
 
 
 # ---- permissions

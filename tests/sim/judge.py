@@ -38,7 +38,7 @@ class Judge:
             if change.table != "allocations":
                 continue
             if isinstance(change.old, Allocation) and change.new is None:
-                self._freed(change.old)
+                self._freed(state, change.old)
             if isinstance(change.new, Allocation) and change.old is None:
                 self._given(state, change.new, event)
 
@@ -91,9 +91,12 @@ class Judge:
         told = (o for o in state.operations if o.container == c.id and o.id in self.disk.answered)
         return made.started_at > 0 or any(o.verb is Verb.CREATE and o.state is OperationState.DONE for o in told)
 
-    def _freed(self, a: Allocation) -> None:
+    def _freed(self, state: State, a: Allocation) -> None:
         for slot in a.slots:
-            if slot in self.machine.lingering and slot in self.machine.here():
+            # What the ledger has for gone is given to nobody before it is seen again, with its memory.
+            known = state.slots.get(slot)
+            there = known is not None and not known.lost and slot in self.machine.here()
+            if there and slot in self.machine.lingering:
                 raise Unsafe(f"{slot} was freed while the driver held memory of {a.container} there")
             for proc in self.machine.users(slot):
                 if self.engine.label_of.get(proc.container) == a.container:

@@ -20,7 +20,7 @@ import msgspec
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Random steps within which the simulation must have caught a mutant: one number for all.
-STEPS = 100_000
+STEPS = 200_000
 #: Each is looked for from so many seeds, where the table is wanted.
 SEEDS = 3
 
