@@ -33,6 +33,10 @@ check: $(venv) ## format, ruff, mypy, imports, shellcheck, shfmt, docs (< 60 s)
 sim: $(venv) ## random histories of a small world (SEED=… STEPS=…)
 	@$(py) -m tests.sim $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
+.PHONY: explore
+explore: $(venv) ## every history of tiny worlds, one after the other (WORLD='…')
+	@$(py) -m tests.sim.explorer $(if $(WORLD),'$(WORLD)')
+
 .PHONY: golden
 golden: $(venv) ## write the golden files anew; read the diff before you commit it
 	@$(py) -m pytest -q -m "not system and not long" --rewrite $(ARGS) && git --no-pager diff --stat

@@ -17,10 +17,10 @@ from tests.sim.swarm import Failure
 _HIDDEN = {"id", "uid", "gid", "user", "group", "spec", "created_at", "key"}
 
 
-def tell(failure: Failure) -> None:
+def tell(failure: Failure, *, made: type[Play] = Play) -> None:
     """Play it again, aloud."""
     print(failure.setup)
-    play = Play(failure.setup)
+    play = made(failure.setup)
     quiet = play.judge.watch
 
     def watch(state: State, event: ev.Event, outcome: Outcome) -> None:
