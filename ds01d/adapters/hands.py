@@ -57,8 +57,9 @@ _PermissionOrder = Permit | Withdraw
 
 #: 26.1 panics in each start when it came up without a watch on the specs, and never tries again to have one.
 _HUNG_UP: Final = (
-    "the engine hung up in the middle of the start\nif it does so at every start it has no inotify instance: an operator "
-    "raises fs.inotify.max_user_instances with sysctl, and restarts docker"
+    "the engine hung up in the middle of the start\n"
+    "if it does so at every start it has no inotify instance: an operator raises fs.inotify.max_user_instances with "
+    "sysctl, and restarts docker"
 )
 
 
