@@ -28,7 +28,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = len(terminalreporter.stats.get("skipped", []))
     deselected = len(terminalreporter.stats.get("deselected", []))
     left_out = [f"{skipped} skipped, reasons below"] if skipped else []
-    left_out += [f"{deselected} not chosen"] if deselected else []
+    chosen = terminalreporter.config.option.markexpr
+    left_out += [f"{deselected} not chosen" + (f" by -m '{chosen}'" if chosen else "")] if deselected else []
     terminalreporter.write_line(f"left out: {', '.join(left_out) or 'nothing'}")
 
 
