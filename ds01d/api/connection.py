@@ -109,6 +109,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self._count_out()
         self.peer.close()
         super().connection_lost(exc)
+        self._refusal = None
         for tell in self._when_lost:
             tell()
         self._when_lost.clear()
@@ -142,7 +143,8 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         """Who is calling; the same for all requests of this connection."""
         assert self.peer is not None
         if self._refusal is not None:
-            raise self._refusal
+            # Without the frames of the last time, which hold all that was asked then.
+            raise self._refusal.with_traceback(None)
         if self._actor is None:
             try:
                 self._actor = await self._doors.identify(self.peer)

@@ -83,6 +83,7 @@ class Server:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport is None:
             raise ConnectionResetError("the caller left before his request was taken up")
+        await self._turns.wait(_connection(request).uid)
         if "Origin" in request.headers:
             return await self._send(request, refusal(request, 403, "cannot serve a browser: the request has an Origin"))
         match request.method, request.path:
@@ -132,7 +133,6 @@ class Server:
             body = await self._body(request, carry)
             if isinstance(body, web.Response):
                 return body
-            await self._turns.wait(actor.uid)
             return await self._answered(request, body, actor)
 
     async def _answered(self, request: web.BaseRequest, body: bytes, actor: Actor) -> web.Response:

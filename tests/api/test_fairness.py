@@ -2,14 +2,15 @@
 
 import asyncio
 import json
+import traceback
 
 import pytest
 
 from ds01d.api.throttle import Limits
 from ds01d.api.turns import AT_ONCE, Turns
-from tests.api.caller import Json, connect
+from tests.api.caller import Client, Json, connect
 from tests.api.conftest import House
-from tests.api.fakes import ALICE, BOB
+from tests.api.fakes import ALICE, BOB, NOBODY
 
 HEAD = b"POST /rpc HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 DISCOVER = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "rpc.discover"}).encode()
@@ -41,6 +42,17 @@ async def test_one_who_left_the_line_holds_nobody_up() -> None:
     for task in line[:-1]:
         task.cancel()
     await asyncio.wait_for(line[-1], 1)
+
+
+@pytest.mark.root
+async def test_who_is_refused_again_and_again_leaves_nothing_of_his_requests_behind(house: House) -> None:
+    stranger = await house.client(NOBODY)
+    for _ in range(30):
+        assert _kind(await _asked(stranger)) == "denied"
+    (connection,) = house.server._unproved
+    assert connection._refusal is not None
+    # A refusal that is raised again takes the frames of each time along, and these hold a request each.
+    assert len(list(traceback.walk_tb(connection._refusal.__traceback__))) < 10
 
 
 class TestMemory:
@@ -78,6 +90,10 @@ class TestMemory:
             sock.close()
         await house.until(lambda: not house.server.throttle._carried)
         assert "result" in await bob.call("rpc.discover")
+
+
+async def _asked(client: Client) -> Json:
+    return (await client.send("POST", "/rpc", DISCOVER)).json
 
 
 def _kind(answer: Json) -> str:
