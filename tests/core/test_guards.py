@@ -11,6 +11,7 @@ from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
 from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, SlotId, Uid
 from ds01d.model.operation import OperationState
 from ds01d.model.permission import PermissionSeen
+from ds01d.model.probe import SliceUnread
 from tests.core.world import ENGINE, T0, UIDS, Made, World, cut, piece, whole
 
 
@@ -83,11 +84,13 @@ def test_the_id_of_what_was_destroyed_from_outside_is_known_until_its_slots_are_
 
 def test_the_id_of_what_is_gone_is_known_while_slots_of_it_are_blocked() -> None:
     world = World()
-    c = blocking(world)
-    world.ask_start(c)
+    c = world.with_stopped()
+    (kept,) = world.permissions()
+    world.restart(permissions=(replace(kept, slots=(SlotId("GPU-0"), SlotId("GPU-1"))),))
     world.ask_stop(c, release=True)
-    world.oblige(until=lambda w: isinstance(w.orders.get(c.id), do.LookAt) and w.fresh(c).permission == "absent")
-    world.looks(c, EngineStatus.ABSENT, cgroup=CgroupStatus.EMPTY, slots=None)
+    world.answer(world.order(c))
+    world.looks(c, EngineStatus.ABSENT)
+    assert world.allocation(c) is None
     assert world.fresh(c).engine_id == c.engine_id
 
 
@@ -213,6 +216,12 @@ def test_a_card_is_not_given_while_a_slice_that_it_was_cut_into_is_blocked() -> 
     assert world.ask_create().refused is not None
 
 
+def test_a_card_that_is_cut_now_is_not_given_whole_although_its_slices_cannot_be_read() -> None:
+    world = World(whole(0))
+    world.see(whole(0, mig=True, unread=(SliceUnread(uuid="MIG-0", trouble="it does not say where it lies"),)))
+    assert world.ask_create().refused is not None
+
+
 # ---- creations and removals
 
 
@@ -272,6 +281,15 @@ def test_what_was_found_without_a_record_is_forgotten_when_its_engine_is_no_more
     assert world.gone(c)
 
 
+@pytest.mark.parametrize("gpus", [True, False])
+def test_another_engine_tells_of_no_removal(gpus: bool) -> None:
+    world = World()
+    c = world.with_running() if gpus else world.with_running(spec=ContainerSpec(image="i", gpus=None))
+    world.hint(c, "destroy")
+    world.looks(c, EngineStatus.STRANGE)
+    assert world.fresh(c).phase is Phase.RUNNING
+
+
 # ---- runs
 
 
@@ -285,8 +303,7 @@ def test_a_run_without_processes_is_looked_at_when_a_listing_shows_it() -> None:
 @pytest.mark.parametrize("gpus", [True, False])
 def test_silence_is_no_end_of_a_run(gpus: bool) -> None:
     world = World()
-    spec = {} if gpus else {"spec": ContainerSpec(image="i", gpus=None)}
-    c = world.with_running(**spec)
+    c = world.with_running() if gpus else world.with_running(spec=ContainerSpec(image="i", gpus=None))
     world.hint(c, "die")
     world.looks(c, EngineStatus.SILENT)
     assert world.fresh(c).phase is Phase.RUNNING

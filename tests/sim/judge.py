@@ -24,6 +24,8 @@ class Judge:
         self.foreign: dict[SlotId, EngineId] = {}
         self.named: dict[SlotId, EngineId] = {}
         self.blind = False
+        #: The slots that NVML showed last.
+        self.there: set[SlotId] = set()
         #: Containers that somebody wanted stopped, or removed.
         self.to_stop: dict[ContainerId, None] = {}
         self.to_remove: dict[ContainerId, None] = {}
@@ -46,7 +48,7 @@ class Judge:
         """What the daemon may know, and what people want of it."""
         match event:
             case ev.Probed():
-                self.foreign, self.blind = dict(self.machine.foreign), False
+                self.foreign, self.there, self.blind = dict(self.machine.foreign), self.machine.here(), False
             case ev.Blinded():
                 self.blind = True
             case ev.Relisted() | ev.RealityObserved():
@@ -112,6 +114,8 @@ class Judge:
             if isinstance(event, ev.Request):
                 if self.blind:
                     raise Unsafe(f"{slot} was given to {a.container} while nobody could see the GPUs")
+                if slot not in self.there:
+                    raise Unsafe(f"{slot} was given to {a.container}, and the machine has no such slot now")
                 for used, who in (*self.foreign.items(), *self.named.items()):
                     if touching((used,), (slot,)):
                         raise Unsafe(f"{slot} was given to {a.container} while {who} was seen on it")
