@@ -7,6 +7,7 @@ from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, ContainerSpec, Permission, Phase
+from ds01d.model.errors import NoSuchSlots
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
 from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, SlotId, Uid
 from ds01d.model.operation import OperationState
@@ -216,10 +217,10 @@ def test_a_card_is_not_given_while_a_slice_that_it_was_cut_into_is_blocked() -> 
     assert world.ask_create().refused is not None
 
 
-def test_a_card_that_is_cut_now_is_not_given_whole_although_its_slices_cannot_be_read() -> None:
+def test_a_card_that_is_cut_now_is_not_there_as_a_whole_although_its_slices_cannot_be_read() -> None:
     world = World(whole(0))
     world.see(whole(0, mig=True, unread=(SliceUnread(uuid="MIG-0", trouble="it does not say where it lies"),)))
-    assert world.ask_create().refused is not None
+    assert isinstance(world.ask_create().refused, NoSuchSlots)
 
 
 # ---- creations and removals
