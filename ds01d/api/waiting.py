@@ -47,7 +47,11 @@ async def for_end(desk: Desk, caller: Caller, operation: Operation, patience: Pa
         now = mind.now()
         if now >= until:
             break
-        if not patience.firm and now >= began + HINDERED_S and operations.hindrance(mind.state, operation) is not None:
+        if (
+            not patience.firm
+            and now >= began + HINDERED_S
+            and operations.hindrance(mind.state, operation, now) is not None
+        ):
             break
         operation = await mind.finished(operation.id, min(until - now, _SLICE_S))
     return operation
@@ -59,5 +63,5 @@ async def for_success(desk: Desk, caller: Caller, operation: Operation, patience
     if ended.failure is not None:
         raise people.refusal(ended.failure)
     if ended.state is OperationState.PENDING and patience.seconds > 0:
-        raise StillGoing(ended, operations.hindrance(desk.mind.state, ended))
+        raise StillGoing(ended, operations.hindrance(desk.mind.state, ended, desk.mind.now()))
     return ended

@@ -52,7 +52,11 @@ class Hindrance(msgspec.Struct, frozen=True, kw_only=True):
     do: str = ""
 
 
-def hindrance(state: State, o: Operation) -> Hindrance | None:
+#: An engine that is restarted is silent for a few seconds, which is no reason to give anybody up.
+RESTART_S = 6.0
+
+
+def hindrance(state: State, o: Operation, now: float) -> Hindrance | None:
     """What stands in the way of an operation for as long as it may last; None: nothing that we know of."""
     sight, a = state.sight, state.allocation_of(o.container)
     c = state.containers.get(o.container)
@@ -60,7 +64,7 @@ def hindrance(state: State, o: Operation) -> Hindrance | None:
         return Hindrance(
             why=f"its record was set aside: {c.why}", do=f"an operator looks with `ds01ctl story {c.name}`"
         )
-    if sight.silent_since is not None:
+    if sight.silent_since is not None and now >= sight.silent_since + RESTART_S:
         why = f"the engine does not answer: {sight.silent_why}"
         return Hindrance(why=why, do="`systemctl status docker` tells an operator why")
     if c is None or a is None or a.claim is not Claim.RELEASING:
