@@ -62,6 +62,20 @@ def test_a_driver_that_hangs_holds_a_release_back_and_nothing_else(clean: House)
     clean.agrees()
 
 
+def test_who_waits_for_a_driver_that_hangs_hears_why_without_a_terminal_too(clean: House) -> None:
+    clean.started("alice", "thesis")
+    clean.run("alice", "container-stop", "thesis", "--force")
+    clean.server.nvml.fault("*", delay_ms=600_000)
+    began = time.monotonic()
+    said = clean.refused("alice", "container-stop", "thesis", "--release", code=75)
+    assert time.monotonic() - began < 30
+    assert "the GPUs cannot be seen" in said
+
+    clean.server.nvml.clear_faults()
+    clean.wait_for_free("4:0", 40)
+    assert clean.of("alice", "thesis")["status"] == "parked"
+
+
 def test_a_card_that_fell_off_the_bus_is_not_given_and_its_container_comes_to_its_end(clean: House) -> None:
     clean.started("alice", "thesis", "--gpu-type", "full")
     clean.server.nvml.gpus[0].lost = True
