@@ -141,6 +141,22 @@ def test_a_ghost_is_ended_by_the_next_daemon_when_both_died(upto: Callable[[Stag
     assert stage.running() == len(running)
 
 
+def test_a_start_that_comes_after_the_look_at_a_ghost_is_not_ended_with_it() -> None:
+    stage = Stage()
+    stage.created()
+    stage.once("raw start", "advance", "engine dies", "advance", "engine comes", "reconnect")
+    stage.save()
+    stage.step(do.LookAt, 4)
+    stage.save()
+    assert isinstance(stage.task(do.KillGhost).order, do.KillGhost)
+    stage.once("ends", "raw start", "advance")
+    stage.step(do.KillGhost)
+    stage.once("advance")
+    stage.settle_down()
+    assert stage.stands() == (Phase.RUNNING, Claim.BOUND)
+    assert stage.running() == 1
+
+
 # ---- a release
 
 
