@@ -14,7 +14,7 @@ from ds01d.core import events as ev
 from ds01d.core.effects import Effect
 from ds01d.core.moves import slot_names
 from ds01d.core.rules import creating, ending, inventory, recalling, reconciling, releasing, starting, tending
-from ds01d.core.settling import moved, settle
+from ds01d.core.settling import moved, reached, settle
 from ds01d.core.state import State
 from ds01d.core.tx import Change, Tx
 from ds01d.model.allocation import Allocation, Claim
@@ -192,9 +192,17 @@ def _probed(state: State, e: ev.Probed) -> Iterator[tuple[ContainerId | None, St
 
 
 def _anew_where_moved(tx: Tx, a: Allocation) -> None:
-    """Other devices stand behind its slots now: the permission is withdrawn and given anew (move 23)."""
+    """Other devices stand behind its slots now: the permission is withdrawn and given anew (move 23).
+
+    Slots that it gets at by a number of old are nobody's until that permission is gone and it is proved not to run.
+    """
     c = tx.state.containers.get(a.container)
-    if c is not None and moved(tx.state, c, a):
+    if c is None:
+        return
+    others = reached(tx.state, c, a)
+    if not set(others) <= set(c.blocks):
+        c = tx.change(c, blocks=tuple(sorted({*c.blocks, *others})), look=True)
+    if moved(tx.state, c, a) or (others and c.permission is not Permission.ABSENT):
         tx.change(c, permission=Permission.UNSURE, generation="", withdraw=True)
 
 

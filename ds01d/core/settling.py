@@ -89,10 +89,14 @@ def settle(tx: Tx, container: ContainerId) -> None:
         return
     name = due(c, a)
     if name in {OrderName.PERMIT, OrderName.START} and contested(state, c, a):
-        tx.change(
-            c, retry_at=tx.now + CONTESTED_S, why="its GPU is in use by a container that the ledger does not know"
-        )
-    elif name is not None:
+        if not c.blocks:
+            tx.change(
+                c, retry_at=tx.now + CONTESTED_S, why="its GPU is in use by a container that the ledger does not know"
+            )
+            return
+        # Two may wait for each other's slots: the proof that it uses none but its own does not wait.
+        name = OrderName.LOOK
+    if name is not None:
         _give(tx, c, a, name)
 
 
@@ -128,7 +132,7 @@ def _give(tx: Tx, c: Container, a: Allocation | None, name: OrderName) -> None:
         generation=generation,
         devices=_devices(tx.state, a) if name is OrderName.PERMIT else c.devices,
         retry_at=None,
-        look=False,
+        look=c.look and name is not OrderName.LOOK,
         cut_at=tx.now + c.grace_s + CUT_AFTER_S if name is OrderName.STOP and c.cut_at is None else c.cut_at,
         permission=Permission.UNSURE if name in {OrderName.PERMIT, OrderName.WITHDRAW} else c.permission,
     )
@@ -145,6 +149,24 @@ def moved(state: State, c: Container, a: Allocation) -> bool:
     written = c.permission is not Permission.ABSENT and a.claim in {Claim.HELD, Claim.BOUND}
     now = _devices(state, a)
     return written and len(now) == len(a.slots) and bool(c.devices) and now != c.devices
+
+
+def reached(state: State, c: Container, a: Allocation) -> tuple[SlotId, ...]:
+    """Other slots that now bear a number which its permission was written with: by that it gets at them."""
+    return tuple(
+        sorted(
+            slot.id
+            for slot in state.slots
+            if slot.id not in a.slots
+            and not slot.lost
+            and any(_opens(written, state.sight.devices.get(slot.id)) for written in c.devices)
+        )
+    )
+
+
+def _opens(written: tuple[int, int | None, int | None], now: tuple[int, int | None, int | None] | None) -> bool:
+    """Whether device nodes that were given once open this slot: a slice comes with the node of its whole card."""
+    return now is not None and (now == written or now == (written[0], None, None))
 
 
 def _same_generation(state: State, c: Container) -> bool:

@@ -180,6 +180,8 @@ def test_a_permission_of_our_key_and_generation_that_says_something_else_is_writ
     (kept,) = world.permissions()
     world.restart(permissions=(replace(kept, **other),))
     world.oblige()
+    world.wait(2)
+    world.oblige()
     assert any(isinstance(o, do.Permit) for o in world.given)
     assert world.disk[c.key].engine_id == c.engine_id
 
