@@ -203,7 +203,7 @@ def _anew_where_moved(tx: Tx, a: Allocation) -> None:
     if not set(others) <= set(c.blocks):
         c = tx.change(c, blocks=tuple(sorted({*c.blocks, *others})), look=True)
     if moved(tx.state, c, a) or (others and c.permission is not Permission.ABSENT):
-        tx.change(c, permission=Permission.UNSURE, generation="", withdraw=True)
+        tx.change(c, permission=Permission.UNSURE, generation="", withdraw=True, retry_at=None)
 
 
 def _recall(state: State, e: ev.RealityObserved) -> Iterator[tuple[ContainerId | None, Step]]:

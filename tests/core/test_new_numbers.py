@@ -3,7 +3,8 @@
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
-from ds01d.model.container import Phase
+from ds01d.model.container import Permission, Phase
+from ds01d.model.facts import EngineStatus
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import SlotId
 from ds01d.model.probe import GpuSeen
@@ -121,3 +122,32 @@ def test_what_was_heard_while_a_permission_had_to_go_is_looked_at_afterwards() -
     assert isinstance(world.order(alice), do.Withdraw)
     world.oblige()
     assert world.fresh(alice).phase is Phase.STOPPED
+
+
+def test_a_look_at_blocked_slots_that_began_before_a_permission_had_to_go_proves_nothing() -> None:
+    world = World()
+    alice = world.with_stopped()
+    (kept,) = world.permissions()
+    world.blind = True
+    world.restart(permissions=(replace(kept, slots=(SlotId("GPU-0"), SlotId("GPU-1"))),))
+    while world.fresh(alice).permission is not Permission.PRESENT or not isinstance(world.order(alice), do.LookAt):
+        world.oblige(until=lambda w: w.fresh(alice).permission is Permission.PRESENT or not w.orders)
+        world.wait(2)
+    world.see(*swapped())
+    world.looks(alice, EngineStatus.STOPPED)
+    assert world.fresh(alice).blocks == ("GPU-1",)
+    assert isinstance(world.order(alice), do.Withdraw)
+
+
+def test_a_permission_with_numbers_of_old_goes_at_once_however_long_the_engine_has_been_silent() -> None:
+    world = World()
+    alice = world.with_stopped()
+    world.silent = True
+    world.hint(alice, "die")
+    for _ in range(8):
+        world.oblige(until=lambda w: not w.orders or w.fresh(alice).retry_at is not None)
+        world.wait(10)
+    world.oblige(until=lambda w: not w.orders)
+    assert world.fresh(alice).retry_at is not None
+    world.see(*swapped())
+    assert isinstance(world.order(alice), do.Withdraw)

@@ -189,6 +189,8 @@ def _lingering(tx: Tx, c: Container, a: Allocation, remains: str, *, known: bool
 
 def unblocked(tx: Tx, c: Container, look: Look) -> None:
     """Slots that a leftover permission named come free by the same proof."""
+    if c.permission is Permission.UNSURE:
+        return  # it has to go since this look began, which so proves nothing
     stopped = {EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED}
     gone = look.status is EngineStatus.STRANGE and c.engine_gone
     proved = (look.status in stopped or gone) and look.cgroup is CgroupStatus.EMPTY
