@@ -44,7 +44,7 @@ class Root:
         touched = sorted(set(TOUCHED.read_text().splitlines())) if TOUCHED.exists() else []
         return {"done": self.done, "touched": touched}
 
-    def _touch(self, engine_id: str, name: str) -> None:
+    def _touch(self, engine_id: str, name: str, state: str) -> None:
         own = self._renamed.get(engine_id, name)
         if own.startswith(BORROWED):
             return
@@ -59,7 +59,9 @@ class Root:
             case "rm":
                 done = _docker("rm", *(["--force"] if self._random.random() < 0.7 else []), engine_id)
             case _:
-                done = self._rename(engine_id, own)
+                # One in the making is known by its name alone: without that a daemon that was killed makes another one,
+                # tells the operators of the first, and removes that ten minutes later, when all this is over.
+                done = state != "created" and self._rename(engine_id, own)
         self.done[deed if done else f"{deed} (refused)"] += 1
 
     def _rename(self, engine_id: str, own: str) -> bool:
@@ -86,11 +88,11 @@ class Root:
         return True
 
 
-def _containers() -> list[tuple[str, str]]:
-    """Every container of the daemon's as (id, name)."""
+def _containers() -> list[tuple[str, str, str]]:
+    """Every container of the daemon's as (id, name, state)."""
     said = _docker_says("ps", "--all", "--no-trunc", "--filter", "label=ds01.id", "--format", "json")
     rows = [json.loads(line) for line in said.stdout.splitlines()]
-    return sorted((str(row["ID"]), str(row["Names"])) for row in rows)
+    return sorted((str(row["ID"]), str(row["Names"]), str(row["State"])) for row in rows)
 
 
 def _docker(*argv: str) -> bool:

@@ -29,5 +29,5 @@ def test_nothing_is_lost_or_doubled_in_a_storm(image: str, live_restore: bool, k
     assert report.refused["shell (not run)"] <= 2
     assert report.said["kills"] >= kills * 0.9
     for verb in ("create", "start", "stop", "remove", "shell", "shell alive"):
-        assert report.done[verb] >= kills / 10, f"{verb} hardly happened: {report.done}"
-    assert report.by_root.total() >= kills / 10, f"root hardly did anything: {report.by_root}"
+        assert report.done[verb] >= kills / 20, f"{verb} hardly happened: {report.done}"
+    assert report.by_root.total() >= kills / 20, f"root hardly did anything: {report.by_root}"
