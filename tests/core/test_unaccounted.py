@@ -2,11 +2,14 @@
 
 from msgspec.structs import replace
 
+from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.core.views.machine import notices
+from ds01d.model.container import Phase
 from ds01d.model.facts import EngineStatus, Listed
-from ds01d.model.ids import ContainerId, EngineId, Key, Uid
-from tests.core.world import T0, UIDS, World, actor
+from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
+from ds01d.model.permission import PermissionSeen
+from tests.core.world import T0, UIDS, Made, World, actor
 
 FOUND = Listed(
     engine_id=EngineId("e9"),
@@ -72,3 +75,36 @@ def test_another_container_with_the_labels_of_one_of_ours_is_told_and_the_record
         tell(world, double)
     assert world.alerts() == ["again (e9) carries the labels of c of alice and is another container: it is created"]
     assert world.fresh(c) == c
+
+
+def test_one_that_was_found_running_is_not_stopped_when_its_last_shell_is_left() -> None:
+    world = World()
+    e9 = EngineId("e9")
+    left = PermissionSeen(
+        key=Key("k9"), has_grant=True, has_spec=True, container_id=e9, generation="M.3", slots=(SlotId("GPU-1"),)
+    )
+    world.engine[e9] = Made(engine_id=e9, status=EngineStatus.RUNNING, started_at=T0)
+    world.restart(permissions=(left,))
+    world.oblige()
+    stray = next(iter(world.state.containers))
+    assert (stray.stray, stray.phase) == (True, Phase.RUNNING)
+    world.wait(2)
+    world.oblige()
+    world.tell(ev.ShellsLeft(engine_id=e9))
+    assert world.fresh(stray).phase is Phase.RUNNING
+    world.oblige()
+    assert not any(isinstance(o, do.StopContainer) for o in world.given)
+
+
+def test_one_that_ran_before_it_could_be_removed_is_left_alone() -> None:
+    world = World()
+    tell(world, replace(FOUND, status=EngineStatus.CREATED))
+    stray = next(iter(world.state.containers))
+    assert isinstance(world.order(stray), do.RemoveContainer)
+    world.given.clear()
+    world.engine[FOUND.engine_id] = Made(engine_id=FOUND.engine_id, status=EngineStatus.STOPPED, started_at=T0)
+    world.failed(stray, "the container is running")
+    world.wait(3)
+    world.oblige()
+    assert not any(isinstance(o, do.RemoveContainer) for o in world.given)
+    assert world.gone(stray)

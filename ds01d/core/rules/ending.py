@@ -61,7 +61,7 @@ def begin(tx: Tx, c: Container, grace_s: float, then: Then, why: str) -> Contain
 def shells_left(tx: Tx, e: ShellsLeft) -> None:
     """Everybody has left and nothing runs any more: stop it, so that its hold begins."""
     c = tx.state.containers.one("engine_id", e.engine_id)
-    if c is not None and c.phase is Phase.RUNNING and not c.frozen:
+    if c is not None and c.phase is Phase.RUNNING and not c.frozen and not c.stray:
         begin(tx, c, tx.state.policy.sigterm_grace, Then.HOLD, "its last shell was left, and nothing else ran")
 
 

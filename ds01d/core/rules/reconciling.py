@@ -188,6 +188,9 @@ def _not_running(tx: Tx, c: Container, look: Look) -> None:
                 hint = f"`container-why {c.name}` tells more"
             fail(tx, c, failure_of("engine", words, hint))
             run_ended(tx, c, look)
+        case Phase.REMOVING if c.stray and look.status is EngineStatus.STOPPED:
+            # It has run meanwhile, and what ran is never removed unasked.
+            tx.change(c, phase=Phase.STOPPED)
         case Phase.STOPPED if c.attempts or c.engine_gone:
             # The engine that made it says so: an operator's word that it is gone was too early.
             tx.change(c, attempts=0, engine_gone=False)
