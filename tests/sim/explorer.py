@@ -16,10 +16,10 @@ from tests.sim.daemon import Setup
 from tests.sim.ending import leave_alone, work
 from tests.sim.engine import Starting
 from tests.sim.play import Play
-from tests.sim.still import bring_back, keep, mark
+from tests.sim.still import bring_back, forget, keep, mark
 from tests.sim.swarm import Failure, describe
 from tests.sim.telling import tell
-from tests.sim.worlds import WORLDS, Tiny
+from tests.sim.worlds import LARGE, WORLDS, Tiny
 
 #: What may happen as often as it can.
 ALWAYS = (
@@ -96,6 +96,7 @@ class Explorer:
     """One tiny world, and every world that can come of it."""
 
     def __init__(self, tiny: Tiny, *, made: type[Explored] = Explored) -> None:
+        forget()
         self._tiny = tiny
         self._names = tuple(tiny.bounds)
         self._play = begin(tiny, made)
@@ -187,13 +188,18 @@ def begin(tiny: Tiny, made: type[Explored]) -> Explored:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.explorer", description=__doc__)
-    parser.add_argument("world", nargs="*", help=f"only these: {', '.join(WORLDS)}")
+    parser.add_argument("world", nargs="*", help="only these; without a name all that are not large")
     parser.add_argument("--limit", type=int, help="no more states of one world than this")
     args = parser.parse_args()
+    worlds = {**WORLDS, **LARGE}
+    for name in args.world:
+        if name not in worlds:
+            parser.error(f"no world is called {name!r}; there are: {', '.join(worlds)}")
     wrong = 0
     for name in args.world or WORLDS:
-        found = Explorer(WORLDS[name]).explore(limit=args.limit)
-        bounds = ", ".join(f"{what} {n}" for what, n in WORLDS[name].bounds.items())
+        tiny = worlds[name]
+        found = Explorer(tiny).explore(limit=args.limit)
+        bounds = ", ".join(f"{what} {n}" for what, n in tiny.bounds.items())
         print(f"{name} ({bounds}): {found}", flush=True)
         if found.failure is not None:
             wrong += 1

@@ -35,6 +35,15 @@ _kept: list[object] = []
 _numbers: dict[object, int] = {}
 
 
+def forget() -> None:
+    """Let go of all that was ever kept; no still from before can be brought back."""
+    _kept.clear()
+    _numbers.clear()
+    _skeletons.clear()
+    for memory in (_cut, _saved, _number, _lineage, _value):
+        memory.cache_clear()
+
+
 def _fetch(number: int) -> object:
     return _kept[number]
 
