@@ -55,6 +55,17 @@ def test_a_look_that_was_ordered_before_the_withdrawal_proves_nothing() -> None:
     assert isinstance(world.order(c), do.Withdraw)
 
 
+def test_a_driver_that_does_not_answer_for_long_drains_no_slot() -> None:
+    world = World()
+    c = releasing(world)
+    world.blind = True
+    for _ in range(30):
+        world.oblige()
+        world.wait(31)
+    assert world.allocation(c) is not None
+    assert all(slot.drained is None for slot in world.state.slots)
+
+
 def test_another_engines_answer_frees_nothing() -> None:
     world = World()
     c = releasing(world)
