@@ -194,7 +194,7 @@ def main() -> int:
     worlds = {**WORLDS, **LARGE}
     for name in args.world:
         if name not in worlds:
-            parser.error(f"no world is called {name!r}; there are: {', '.join(worlds)}")
+            parser.error(f"no world is called {name!r}; there are: {'; '.join(worlds)}")
     wrong = 0
     for name in args.world or WORLDS:
         tiny = worlds[name]
