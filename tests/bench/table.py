@@ -14,6 +14,7 @@ HEADS: Final = ("what", "goal", "measured", "met")
 BEGIN: Final = "<!-- speed: begin -->"
 END: Final = "<!-- speed: end -->"
 _WIDTH: Final = 125
+_BEHIND: Final = "The numbers behind:\n"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +33,7 @@ def markdown(rows: Sequence[Row], circumstances: str) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADS))]
     text = [f"| {' | '.join(cell.ljust(n) for cell, n in zip(line, widths, strict=True))} |" for line in lines]
     text.insert(1, f"|{'|'.join('-' * (n + 2) for n in widths)}|")
-    text += ["", _wrapped(circumstances), "", "The numbers behind:", ""]
+    text += ["", _wrapped(circumstances), "", _BEHIND]
     text += [_wrapped(f"{row.what}: {'; '.join(row.numbers)}", "* ") for row in rows if row.numbers]
     return "\n".join(text) + "\n"
 
@@ -49,12 +50,13 @@ def _wrapped(said: str, bullet: str = "") -> str:
 
 
 def replace_in(file: Path, table: str) -> None:
-    """Put the table where the one before it stands in a file."""
+    """Put the table where the one before it stands in a file, with the numbers behind it folded."""
     before, begin, rest = file.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         raise SystemExit(f"cannot put the table into {file}: the lines {BEGIN} and {END} are not in it")
-    file.write_text(f"{before}{begin}\n\n{table}\n{end}{after}", "utf-8")
+    folded = table.replace(_BEHIND, "<details>\n<summary>The numbers behind</summary>\n")
+    file.write_text(f"{before}{begin}\n\n{folded}\n</details>\n\n{end}{after}", "utf-8")
 
 
 def spread(values: Sequence[float], unit: str, scale: float = 1.0, digits: int = 1) -> str:
