@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
+from ds01d.core import events as ev
 from ds01d.core.snapshot import dump, load
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, ContainerSpec, Permission, Phase
@@ -14,7 +15,7 @@ from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
 from ds01d.model.operation import OperationState
 from ds01d.model.permission import PermissionSeen
 from ds01d.model.policy import ContainersPolicy, Policy
-from tests.core.world import FREE_HAND, T0, UIDS, Made, World, whole
+from tests.core.world import ENGINE, FREE_HAND, T0, UIDS, Made, World, whole
 
 GONE = None
 PARKED = (Phase.STOPPED, None)
@@ -484,6 +485,18 @@ def test_a_parked_container_that_an_older_state_has_in_its_creation_is_never_rem
     assert not any(isinstance(o, do.RemoveContainer) for o in world.given)
 
 
+def test_a_release_of_a_restored_state_is_proved_of_the_container_that_the_permission_names() -> None:
+    world = World()
+    c = releasing(world)
+    newer = seen(key=c.key, container_id=EngineId("e2"), generation="M.9", slots=world.slots(c))
+    world.engine[EngineId("e2")] = Made(engine_id=EngineId("e2"), status=EngineStatus.RUNNING, started_at=T0)
+    world.engine.pop(_engine_id(c))
+    world.restart(lineage="N", permissions=(newer,))
+    world.oblige()
+    assert stand(world, c) == RUNNING
+    assert world.fresh(c).engine_id == "e2"
+
+
 def test_a_stranger_that_carries_our_key_is_reported_and_its_slots_count_as_used() -> None:
     world = World()
     c = held(world)
@@ -536,3 +549,23 @@ def test_nothing_is_started_on_a_slot_that_a_restored_older_state_gives_while_a_
     world.oblige()
     assert hers.key in world.disk
     assert world.ask_start(hers).refused is None
+
+
+def test_nothing_is_ordered_before_the_ledger_was_held_against_reality() -> None:
+    world = World()
+    alice, bob = world.with_created(), world.with_stopped("bob", "b")
+    world.ask_stop(bob, release=True)
+    world.answer(world.order(bob))
+    world.ask_start(alice)
+    before = world.state
+    world.state = load(
+        dump(before), lineage="L", written_by="L", boot_id="boot-1", revision=before.revision, policy=before.policy
+    )
+    world.orders.clear()
+    world.given.clear()
+    world.tell(ev.EngineAnswered(engine=ENGINE, restarted=False))
+    world.see(whole(0, minor=1), whole(1, minor=0))
+    world.wait(3600)
+    assert not world.given
+    world.recall()
+    assert {type(order) for order in world.orders.values()} == {do.Withdraw}

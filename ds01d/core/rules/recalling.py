@@ -30,14 +30,11 @@ def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
     """One record: forget what was outstanding, believe of its permission only what is on disk, and look."""
     a = tx.state.allocation_of(c.id)
     seen = next((p for p in e.permissions if p.key == c.key), None)
-    listed = next((x for x in e.listed if x.engine_id == c.engine_id), None)
+    engine_id = _meant(tx.state, c, seen)
+    listed = next((x for x in e.listed if x.engine_id == engine_id), None)
     rebooted = e.boot_id != tx.state.boot_id
     # An engine that is not there, or came up after this run began, may have taken it down behind our back.
     restarted = e.engine is None or (0 < c.started_at < e.engine.since)
-    engine_id = c.engine_id
-    if engine_id is None and seen is not None and not tx.state.containers.count("engine_id", seen.container_id):
-        # A ledger older than its creation: the permission tells which container it is about.
-        engine_id = seen.container_id
     c = tx.change(
         c,
         engine_id=engine_id,
@@ -50,12 +47,19 @@ def recalled(tx: Tx, c: Container, e: RealityObserved) -> None:
         permission=_permission(tx.state, c, a, seen),
         blocks=_blocks(c, a, seen),
         interrupted=c.interrupted or ((rebooted or restarted) and c.phase is Phase.RUNNING),
-        cgroup=None if rebooted else c.cgroup,
+        cgroup=None if rebooted or engine_id != c.engine_id else c.cgroup,
     )
     running = listed is not None and listed.status is EngineStatus.RUNNING
     known = a is None and not c.stray and c.wants_gpu and c.phase is Phase.STOPPED
     if known and seen is not None and running:
         _regain(tx, c, seen)
+
+
+def _meant(state: State, c: Container, seen: PermissionSeen | None) -> EngineId | None:
+    """The engine's container that a record is about: a permission of a newer history knows it better than a ledger."""
+    if seen is None or seen.container_id is None or seen.generation == c.generation:
+        return c.engine_id
+    return c.engine_id if state.containers.count("engine_id", seen.container_id) else seen.container_id
 
 
 def _permission(state: State, c: Container, a: Allocation | None, seen: PermissionSeen | None) -> Permission:
