@@ -236,12 +236,21 @@ class Scene:
         return (None,) if self.daemon is None and not self.disk.broken and self.disk.before is not None else ()
 
     def backups(self) -> Sequence[Copy]:
-        """Older states to bring back; those first in which a slot is another's than now."""
+        """Older states to bring back; those first in which a slot is another's than now.
+
+        Left out is a moment in which something runs whose permission was just taken and which has not opened its card:
+        neither a file nor NVML tells a state that does not know it where it runs.
+        """
         main = self.disk.main
-        if self.daemon is not None or main is None:
+        if self.daemon is not None or main is None or any(self.untold(p) for p in self.guarded()):
             return ()
         others = [c for c in self.disk.backups if any(main.holders.get(s, who) != who for s, who in c.holders.items())]
         return others or self.disk.backups[:-1]
+
+    def untold(self, proc: Proc) -> bool:
+        """Whether nothing outside of the ledger tells on which slots this process runs."""
+        made, m = self.engine.made.get(proc.container), self.machine
+        return not proc.visible and made is not None and made.key not in {*m.grants, *m.specs}
 
     def stuck(self) -> list[Task]:
         return self.tasks(lambda d: [t for t in d.hands.tasks.values() if t.stuck])
