@@ -221,13 +221,13 @@ def _recall(state: State, e: ev.RealityObserved) -> Iterator[tuple[ContainerId |
 
 
 def _engine_seen(tx: Tx, e: ev.RealityObserved) -> None:
+    tx.state.settled = True
     if e.engine is not None:
         reconciling.answered(tx, ev.EngineAnswered(engine=e.engine, restarted=False))
 
 
 def _recalled(tx: Tx, e: ev.RealityObserved) -> None:
     tx.state.boot_id = e.boot_id
-    tx.state.settled = True
     recalling.unaccounted(tx, e.listed, at_once=True)
 
 

@@ -85,6 +85,8 @@ def settle(tx: Tx, container: ContainerId) -> None:
         _end_operations(tx, c, a)
         return
     _end_operations(tx, c, a)
+    if not state.settled:
+        return  # reality, which is about to be heard of, has the first word; and it forgets what is outstanding
     if c.frozen or c.order is not None or (c.retry_at is not None and c.retry_at > tx.now):
         return
     name = due(c, a)

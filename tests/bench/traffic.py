@@ -68,7 +68,9 @@ def replay(state: State, events: list[tuple[float, ev.Event]]) -> None:
 
 
 def _state() -> State:
-    return State(lineage="L", boot_id="boot-1", policy=_POLICY)
+    state = State(lineage="L", boot_id="boot-1", policy=_POLICY)
+    state.settled = True
+    return state
 
 
 def _slice(n: int) -> SliceSeen:

@@ -94,6 +94,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock, self.disk, self.hands, self.told = HandClock(), HandDisk(), HandHands(), Told()
         self.state = State(lineage="L", policy=Policy(groups={"student": FREE_HAND}))
+        self.state.settled = True
         self.runner = Runner(self.hands)
         self.loop = Loop(self.state, clock=self.clock, saver=self.disk, runner=self.runner, notes=self.told)
 
