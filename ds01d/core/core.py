@@ -329,6 +329,7 @@ def _looked(tx: Tx, c: Container, e: ev.Looked) -> None:
         ending.still_running(tx, c, look)
     elif c.phase is Phase.STARTING and still and look.started_at <= c.started_at:
         starting.not_running(tx, c, look)
+        _unblock(tx, c, e)
     else:
         reconciling.looked(tx, c, a, e)
         _unblock(tx, c, e)

@@ -1,5 +1,6 @@
 """What a permission, or a running container, reaches by a number of old: another slot than its own may bear it now."""
 
+import pytest
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
@@ -8,7 +9,7 @@ from ds01d.model.facts import EngineStatus
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import SlotId
 from ds01d.model.probe import GpuSeen
-from tests.core.world import World, cut, piece, whole
+from tests.core.world import ENGINE, World, cut, piece, whole
 
 
 def swapped() -> tuple[GpuSeen, ...]:
@@ -151,3 +152,24 @@ def test_a_permission_with_numbers_of_old_goes_at_once_however_long_the_engine_h
     assert world.fresh(alice).retry_at is not None
     world.see(*swapped())
     assert isinstance(world.order(alice), do.Withdraw)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["seen at once", "seen late"])
+def test_two_whose_cards_changed_numbers_over_a_reboot_run_again(*, slow: bool) -> None:
+    world = World()
+    alice, bob = world.with_running(), world.with_running("bob", "b")
+    for c in (alice, bob):
+        world.ends(c.engine_id, 137)
+    world.disk.clear()
+    world.now += 60
+    came_up = replace(ENGINE, since=world.now)
+    if not slow:
+        world.gpus = swapped()
+    world.restart(boot_id="boot-2", engine=came_up)
+    world.see(*swapped())
+    for _ in range(4):
+        world.oblige()
+        world.wait(3)
+    for c in (alice, bob):
+        assert world.fresh(c).phase is Phase.RUNNING
+        assert world.fresh(c).blocks == ()
