@@ -106,6 +106,18 @@ def test_the_id_of_what_is_gone_is_known_while_slots_of_it_are_blocked() -> None
     assert world.fresh(c).engine_id == c.engine_id
 
 
+def test_the_id_of_what_is_gone_is_known_until_its_own_slots_are_free_too() -> None:
+    world = World()
+    c = world.with_stopped()
+    (kept,) = world.permissions()
+    world.restart(permissions=(replace(kept, slots=(SlotId("GPU-0"), SlotId("GPU-1"))),))
+    world.answer(world.order(c))
+    world.looks(c, EngineStatus.ABSENT)
+    assert not world.fresh(c).blocks
+    assert world.allocation(c) is not None
+    assert world.fresh(c).engine_id == c.engine_id
+
+
 def test_nothing_is_removed_while_slots_of_it_are_blocked() -> None:
     world = World()
     c = blocking(world)

@@ -202,5 +202,6 @@ def unblocked(tx: Tx, c: Container, look: Look) -> None:
         tx.change(c, retry_at=tx.now + LINGERING_ASKED_S, why=f"waiting for proof: {remains}")
         return
     gone = gone or look.status is EngineStatus.ABSENT
-    engine_id = None if gone and c.phase is Phase.REMOVING else c.engine_id
+    over = gone and c.phase is Phase.REMOVING and tx.state.allocation_of(c.id) is None
+    engine_id = None if over else c.engine_id
     tx.change(c, blocks=(), engine_id=engine_id, attempts=0, retry_at=None)
