@@ -57,7 +57,7 @@ def test_a_start_without_inotify_works_or_names_the_cure_and_nothing_is_lost(cle
         if done.returncode:
             assert "fs.inotify.max_user_instances" in done.stderr, done.stderr
             assert "sysctl" in done.stderr
-            assert "inotify" in clean.run("alice", "container-why", "thesis").stdout
+            assert "hung up" in clean.run("alice", "container-why", "thesis").stdout
         clean.wait_for("alice", "thesis", "created" if done.returncode else "running")
         assert clean.of("alice", "thesis")["slots"] == ["4:0"]
         clean.agrees()
