@@ -12,7 +12,7 @@ from tests.system.house import House, house
 
 pytestmark = pytest.mark.system
 
-ROUNDS = 6
+ROUNDS = 4
 #: A start of a parked container takes about 0.3 s in a box, a release 0.1 s.
 START_S, RELEASE_S = 0.35, 0.12
 

@@ -10,7 +10,7 @@ from tests.system.house import House, house
 
 pytestmark = pytest.mark.system
 
-ROUNDS = 10
+ROUNDS = 6
 
 
 @pytest.fixture(scope="module")
