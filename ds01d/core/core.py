@@ -14,7 +14,7 @@ from ds01d.core import events as ev
 from ds01d.core.effects import Effect
 from ds01d.core.moves import slot_names
 from ds01d.core.rules import creating, ending, inventory, recalling, reconciling, releasing, starting, tending
-from ds01d.core.settling import moved, reached, settle
+from ds01d.core.settling import moved, numbers, reached, settle
 from ds01d.core.state import State
 from ds01d.core.tx import Change, Tx
 from ds01d.model.allocation import Allocation, Claim
@@ -184,9 +184,9 @@ def _engine_answered(state: State, e: ev.EngineAnswered) -> Iterator[tuple[Conta
 
 
 def _probed(state: State, e: ev.Probed) -> Iterator[tuple[ContainerId | None, Step]]:
-    before = state.sight.devices
+    before = numbers(state)
     yield None, _do(lambda tx: inventory.probed(tx, e))
-    if state.sight.devices != before:
+    if numbers(state) != before:
         for a in tuple(state.allocations):
             yield a.container, _do(partial(_anew_where_moved, a=a))
 

@@ -30,6 +30,9 @@ TIMEOUT_S = {
 }
 
 
+#: Minor, GPU instance, compute instance.
+Numbers = tuple[int, int | None, int | None]
+
 #: Seconds after which it is asked again whether a contested slot has come free.
 CONTESTED_S = 2.0
 #: Seconds after the grace of a stop at which sessions that nobody reads are cut, so that the engine's die event comes.
@@ -132,7 +135,7 @@ def _give(tx: Tx, c: Container, a: Allocation | None, name: OrderName) -> None:
         c,
         order=Outstanding(id=order, name=name, deadline=tx.now + timeout_s),
         generation=generation,
-        devices=_devices(tx.state, a) if name is OrderName.PERMIT else c.devices,
+        devices=_written(tx.state, c, a) if name is OrderName.PERMIT else c.devices,
         retry_at=None,
         look=c.look and name is not OrderName.LOOK,
         cut_at=tx.now + c.grace_s + CUT_AFTER_S if name is OrderName.STOP and c.cut_at is None else c.cut_at,
@@ -141,32 +144,41 @@ def _give(tx: Tx, c: Container, a: Allocation | None, name: OrderName) -> None:
     tx.emit(_order(c, a, name, timeout_s))
 
 
-def _devices(state: State, a: Allocation | None) -> tuple[tuple[int, int | None, int | None], ...]:
+def _devices(state: State, a: Allocation | None) -> tuple[Numbers, ...]:
     found = [state.sight.devices.get(slot) for slot in (a.slots if a is not None else ())]
     return tuple([device for device in found if device is not None])
+
+
+def _written(state: State, c: Container, a: Allocation | None) -> tuple[Numbers, ...]:
+    """What its permission is written with, first; then what else a run that goes on began with."""
+    now = _devices(state, a)
+    runs = c.phase in {Phase.RUNNING, Phase.STOPPING}
+    return (*now, *(old for old in c.devices if old not in now)) if runs else now
 
 
 def moved(state: State, c: Container, a: Allocation) -> bool:
     """Whether other devices stand behind its slots now than when its permission was written; ids are reused."""
     written = c.permission is not Permission.ABSENT and a.claim in {Claim.HELD, Claim.BOUND}
     now = _devices(state, a)
-    return written and len(now) == len(a.slots) and bool(c.devices) and now != c.devices
+    return written and len(now) == len(a.slots) and bool(c.devices) and now != c.devices[: len(now)]
+
+
+def numbers(state: State) -> dict[SlotId, Numbers | None]:
+    """What stands behind each slot that is there."""
+    return {slot.id: state.sight.devices.get(slot.id) for slot in state.slots if not slot.lost}
 
 
 def reached(state: State, c: Container, a: Allocation) -> tuple[SlotId, ...]:
     """Other slots that now bear a number which its permission was written with: by that it gets at them."""
-    return tuple(
-        sorted(
-            slot.id
-            for slot in state.slots
-            if slot.id not in a.slots
-            and not slot.lost
-            and any(_opens(written, state.sight.devices.get(slot.id)) for written in c.devices)
-        )
-    )
+    found = [
+        slot
+        for slot, now in numbers(state).items()
+        if slot not in a.slots and any(_opens(written, now) for written in c.devices)
+    ]
+    return tuple(sorted(found))
 
 
-def _opens(written: tuple[int, int | None, int | None], now: tuple[int, int | None, int | None] | None) -> bool:
+def _opens(written: Numbers, now: Numbers | None) -> bool:
     """Whether device nodes that were given once open this slot: a slice comes with the node of its whole card."""
     return now is not None and (now == written or now == (written[0], None, None))
 

@@ -173,3 +173,28 @@ def test_two_whose_cards_changed_numbers_over_a_reboot_run_again(*, slow: bool) 
     for c in (alice, bob):
         assert world.fresh(c).phase is Phase.RUNNING
         assert world.fresh(c).blocks == ()
+
+
+def test_a_card_that_comes_back_with_its_old_number_is_not_given_while_another_that_had_it_since_is_in_use() -> None:
+    world = World(whole(0, minor=0))
+    world.see(cut(1, piece(0), minor=0))
+    alice = world.with_running()
+    world.see(whole(0, minor=0))
+    world.oblige(until=lambda w: w.fresh(alice).retry_at is not None)
+    assert "GPU 0 blocked until" in (refused(world) or "")
+
+
+def test_what_a_run_began_with_is_remembered_although_its_permission_was_written_anew() -> None:
+    world = World(cut(0, piece(0)))
+    alice = world.with_running()
+    world.see(cut(0, replace(piece(0), gi=3)))
+    world.oblige()
+    assert world.fresh(alice).permission is Permission.PRESENT
+    world.see(cut(0, replace(piece(0), gi=3), replace(piece(2), gi=1)))
+    world.oblige(until=lambda w: w.fresh(alice).retry_at is not None)
+    assert "GPU 0:1 blocked until" in (refused(world) or "")
+    world.ends(alice.engine_id)
+    for _ in range(3):
+        world.wait(40)
+        world.oblige()
+    assert refused(world) is None
