@@ -114,25 +114,32 @@ class Inits:
         self._ended = ended
         self._last_words_s = last_words_s
         self._held: dict[EngineId, int] = {}
+        #: Whom the engine is being asked about: a restarted daemon takes hundreds of shells back at once.
+        self._asking: set[EngineId] = set()
         self._telling: dict[EngineId, asyncio.TimerHandle] = {}
 
     async def watch(self, container: EngineId, wanted: Callable[[], bool]) -> None:
         """Have its end told, if it runs; where the engine does not say, the next listing has to do."""
-        if container in self._held:
+        if container in self._held or container in self._asking:
             return
-        with suppress(EngineError, Unreadable):
+        self._asking.add(container)
+        try:
             seen = await self._engine.inspect(container)
-            if seen.status is not EngineStatus.RUNNING or not seen.pid or container in self._held or not wanted():
-                return
-            pidfd = self._procfs.pidfd(seen.pid)
-            if pidfd is None:
-                return
-            # The pid may be another's by now.
-            if container not in (self._procfs.cgroup_text(seen.pid) or ""):
-                os.close(pidfd)
-                return
-            self._held[container] = pidfd
-            asyncio.get_running_loop().add_reader(pidfd, self._over, container)
+        except (EngineError, Unreadable):
+            return
+        finally:
+            self._asking.discard(container)
+        if seen.status is not EngineStatus.RUNNING or not seen.pid or not wanted():
+            return
+        pidfd = self._procfs.pidfd(seen.pid)
+        if pidfd is None:
+            return
+        # The pid may be another's by now.
+        if container not in (self._procfs.cgroup_text(seen.pid) or ""):
+            os.close(pidfd)
+            return
+        self._held[container] = pidfd
+        asyncio.get_running_loop().add_reader(pidfd, self._over, container)
 
     def forget(self, container: EngineId) -> None:
         """Its end interests nobody any more."""

@@ -21,6 +21,7 @@ class Bench:
     """A process that the engine calls the first one of a container, and who is told of its end."""
 
     def __init__(self, fake: FakeEngine, root: Path) -> None:
+        self.fake = fake
         self.engine = DockerEngine(fake.socket)
         self.init = subprocess.Popen(["sleep", "60"])  # it begins at once
         (root / "proc" / str(self.init.pid)).mkdir(parents=True)
@@ -56,6 +57,19 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_its_end_is_told_once(bench: Bench) -> None:
     for _ in range(2):
         await bench.inits.watch(ID, lambda: True)
+    bench.end()
+    await asyncio.wait_for(bench.heard.wait(), 5)
+    assert bench.told == [ID]
+
+
+async def test_many_shells_of_one_container_ask_for_it_once_and_again_where_that_failed(bench: Bench) -> None:
+    question = f"GET containers/{FULL_ID}/json"
+    answer = bench.fake.replies[question]
+    bench.fake.replies[question] = bench.fake.refuses("internal", 500)
+    await asyncio.gather(*(bench.inits.watch(ID, lambda: True) for _ in range(20)))
+    bench.fake.replies[question] = answer
+    await asyncio.gather(*(bench.inits.watch(ID, lambda: True) for _ in range(20)))
+    assert bench.fake.asked.count(question) == 2
     bench.end()
     await asyncio.wait_for(bench.heard.wait(), 5)
     assert bench.told == [ID]
