@@ -9,7 +9,7 @@ from ds01d.model.container import Phase
 from ds01d.model.facts import EngineStatus, Listed
 from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
 from ds01d.model.permission import PermissionSeen
-from tests.core.world import T0, UIDS, Made, World, actor
+from tests.core.world import T0, UIDS, Made, World, actor, whole
 
 FOUND = Listed(
     engine_id=EngineId("e9"),
@@ -108,3 +108,20 @@ def test_one_that_ran_before_it_could_be_removed_is_left_alone() -> None:
     world.oblige()
     assert not any(isinstance(o, do.RemoveContainer) for o in world.given)
     assert world.gone(stray)
+
+
+def test_one_that_stands_for_a_permission_only_is_not_started() -> None:
+    world = World(whole(0), whole(1), whole(2))
+    e9 = EngineId("e9")
+    left = PermissionSeen(
+        key=Key("k9"), has_grant=True, has_spec=True, container_id=e9, generation="M.3", slots=(SlotId("GPU-1"),)
+    )
+    world.engine[e9] = Made(engine_id=e9, status=EngineStatus.STOPPED, started_at=T0)
+    world.blind = True
+    world.restart(permissions=(left,))
+    world.oblige(until=lambda w: not w.orders)
+    stray = next(iter(world.state.containers))
+    refused = world.ask_start(stray, "olga").refused
+    assert refused is not None
+    assert "cannot start" in refused.message
+    assert world.allocation(stray) is None

@@ -36,6 +36,12 @@ def requested(tx: Tx, e: StartRequested) -> OperationId:
             raise WrongPhase(f"cannot start {c.name}: it {words}", hint=f"stop it first: `container-stop {c.name}`")
         case Phase.RUNNING | Phase.STARTING:
             pass
+        case Phase.STOPPED if c.stray:
+            # What it may do and whose it is, nobody knows: no permission is written for it.
+            raise WrongPhase(
+                f"cannot start {c.name}: it was found without a record, and is here only until its slots are proved unused",
+                hint="`docker inspect` tells an operator what it is",
+            )
         case Phase.STOPPED:
             if a is None or a.claim is not Claim.RELEASING:
                 begin(tx, c)
