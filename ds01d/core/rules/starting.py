@@ -39,7 +39,7 @@ def requested(tx: Tx, e: StartRequested) -> OperationId:
         case Phase.STOPPED if c.stray:
             # What it may do and whose it is, nobody knows: no permission is written for it.
             raise WrongPhase(
-                f"cannot start {c.name}: it was found without a record, and is here only until its slots are proved unused",
+                f"cannot start {c.name}: it has no record, and is here only until its slots are proved unused",
                 hint="`docker inspect` tells an operator what it is",
             )
         case Phase.STOPPED:
