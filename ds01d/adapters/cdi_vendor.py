@@ -73,8 +73,8 @@ class VendorFiles:
         kept = self._kept
         if kept is not None and kept[0] == marks:
             return kept[1]
-        vendor = read_vendor(self._directories)
         age_s = self._clock() - max((mark.changed_at for mark in marks), default=0.0)
+        vendor = read_vendor(self._directories)
         self._kept = (marks, vendor) if age_s > _SETTLED_S else None
         return vendor
 

@@ -151,16 +151,18 @@ class Sessions:
         session.ticket = None
         if session.expiry is not None:
             session.expiry.cancel()
-        session.client = os.dup(client)
-        session.claimed = True
-        handed = os.dup(session.connection.fileno())
+        handed: int | None = None
         try:
+            session.client = os.dup(client)
+            session.claimed = True
+            handed = os.dup(session.connection.fileno())
             self._watch(session, session.client, select.EPOLLIN)
             self._notifier.store(session.stored_as, [session.client])
             # Handed out only when systemd has both: else a daemon that dies now leaves a shell that nobody can cut.
             await self._notifier.barrier()
         except (OSError, TimeoutError) as error:
-            os.close(handed)
+            if handed is not None:
+                os.close(handed)
             self._end_soon(session)
             raise TooMany("cannot keep another shell with systemd now", hint="try again in a moment") from error
         if session.ended_unclaimed:
