@@ -53,8 +53,9 @@ def choose_container(command: Command, given: Given, *, everybody: bool = False)
 def choose(lines: list[str], question: str, otherwise: str) -> int | None:
     """One of several, by its number: the index in the list; None: nothing but Enter, which means `otherwise`."""
     write(2, "".join([f"{n:3}  {line}\n" for n, line in enumerate(lines, 1)]).encode(errors="replace"))
+    first_to_last = "1" if len(lines) == 1 else f"1-{len(lines)}"
     while True:
-        said = ask(f"{question} [1-{len(lines)}, Enter for {otherwise}] ")
+        said = ask(f"{question} [{first_to_last}, Enter for {otherwise}] ")
         if not said:
             return None
         if said.isascii() and said.isdigit() and 1 <= int(said) <= len(lines):

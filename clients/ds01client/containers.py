@@ -36,7 +36,7 @@ WISHES = (
     Option("-m --models", "DIR", "the same, for models", param="models", kind=PATH),
     NETWORK,
 )
-IMAGE = Option("--image", "IMAGE", "the same as naming it after NAME", param="image")
+IMAGE = Option("--image", "IMAGE", "another way to name IMAGE", param="image")
 _ALL = Option("-a --all", "", "all of yours")
 #: Left out by somebody at a terminal, it is asked for.
 NAME = ("[NAME]", "which container; on a terminal you may choose from a list instead")

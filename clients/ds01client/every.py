@@ -17,7 +17,7 @@ def change_all(given: Given, method: str, states: tuple[str, ...]) -> int:
     """Ask for a change of every container in one of these states; the first exit code that is not 0."""
     rows = [row for row in containers_of(given) if row.get("status") in states]
     if not rows:
-        raise Declined("there is none for which there is anything to do", 0)
+        raise Declined("there is nothing to do", 0)
     wishes = [{**given.params, "name": row["name"], "user": row.get("user")} for row in rows]
     if not given.has(DRY_RUN) and not given.has(YES):
         must_ask()
