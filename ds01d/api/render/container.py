@@ -42,7 +42,7 @@ def _wide(c: ContainerView, page: Page) -> list[str]:
     return [
         page.moment(c.started_at) if c.started_at else "-",
         page.moment(c.finished_at) if c.finished_at and c.status is not ContainerStatus.RUNNING else "-",
-        str(c.exit_code) if c.exit_code is not None else "-",
+        str(c.exit_code) if c.exit_code is not None and c.status is not ContainerStatus.RUNNING else "-",
         (c.engine_id or "-")[:12],
         "; ".join(c.notes),
     ]
