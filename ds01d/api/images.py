@@ -56,4 +56,4 @@ def _list(there: set[str]) -> str:
         return ""
     names = sorted({shown(r) for r in there})
     more = f" and {len(names) - _SHOWN_MAX} more" if len(names) > _SHOWN_MAX else ""
-    return f"there are {', '.join(names[:_SHOWN_MAX])}{more}; {_MORE}"
+    return f"images here: {', '.join(names[:_SHOWN_MAX])}{more}; {_MORE}"

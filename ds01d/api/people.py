@@ -41,7 +41,8 @@ def container(state: State, actor: Actor, name: str, user: str | None) -> Contai
     if found is None:
         whose = "you have" if user is None or user == actor.name else f"{user} has"
         there = [c.name for c in state.containers if (c.uid == actor.uid if user is None else c.user == user)]
-        raise NotFound(f"cannot find a container called {name}: {whose} {_nearest(name, there)}", hint=_list_hint(user))
+        words = f"cannot find a container called {name}: {whose} {_nearest(name, there)}"
+        raise NotFound(words, hint=_list_hint(actor, user, there))
     return found
 
 
@@ -90,5 +91,8 @@ def _nearest(name: str, there: list[str]) -> str:
     return ", ".join(near) + (" …" if len(there) > len(near) else "")
 
 
-def _list_hint(user: str | None) -> str:
+def _list_hint(actor: Actor, user: str | None, there: list[str]) -> str:
+    # An operator may mean somebody else's, and his list shows whose there are.
+    if user is None and not there and not actor.operator:
+        return "make one with `container-create NAME IMAGE`"
     return "see yours with `container-list`" if user is None else "see all with `container-list --all`"

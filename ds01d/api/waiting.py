@@ -7,12 +7,16 @@ from ds01d.api.desk import Caller, Desk
 from ds01d.core.views import operations
 from ds01d.core.views.operations import Hindrance
 from ds01d.model.errors import Pending
-from ds01d.model.operation import Operation, OperationState
+from ds01d.model.operation import Operation, OperationState, Verb
 
 #: Seconds after which it is looked whether the caller is still there, and whether there is any hope.
 _SLICE_S = 2.0
 #: For so long (seconds) a caller waits although something stands in the way that may last.
 HINDERED_S = 4.0
+
+
+#: What a person calls it, where that is another word than the verb.
+_NOUN = {Verb.CREATE: "creation", Verb.REMOVE: "removal"}
 
 
 class Patience(NamedTuple):
@@ -29,12 +33,13 @@ class StillGoing(Pending):
     def __init__(self, operation: Operation, hindrance: Hindrance | None) -> None:
         why = hindrance.why if hindrance is not None else operation.stage
         do = f"{hindrance.do}; " if hindrance is not None and hindrance.do else ""
+        what = _NOUN.get(operation.verb, operation.verb)
         super().__init__(
-            f"cannot say yet what came of it: the {operation.verb} of {operation.container_name} goes on"
-            f" as operation {operation.id}{f' ({why})' if why else ''}",
-            hint=f"{do}it goes on by itself, and `container-why {operation.container_name}` says how far it is;"
-            f" programs wait with operation.wait and the id {operation.id}",
+            f"cannot say yet what came of it: the {what} of {operation.container_name} goes on"
+            f"{f' ({why})' if why else ''}",
+            hint=f"{do}`container-why {operation.container_name}` says how far it is",
         )
+        # For programs, which wait with operation.wait; people are told of the container.
         self.operation = operation.id
 
 

@@ -120,7 +120,7 @@ class TestImages:
     async def test_without_a_word_and_a_default_it_lists_what_there_is(self, alice: Client) -> None:
         error = await alice.error("container.create", name="other")
         assert error["data"]["kind"] == "invalid"
-        assert "python:3.12, pytorch/pytorch:2.5, vision-image" in error["data"]["hint"]
+        assert error["data"]["hint"].startswith("images here: python:3.12, pytorch/pytorch:2.5, vision-image; an operator")
 
     async def test_an_unknown_one_is_refused_with_the_nearest(self, alice: Client) -> None:
         error = await alice.error("container.create", name="a", image="pyton:3.12")
@@ -214,7 +214,8 @@ async def test_an_unfinished_request_is_pending_with_its_operation_and_how_to_wa
 
     assert (error["data"]["kind"], error["data"]["exit_code"]) == ("pending", 75)
     operation = error["data"]["operation"]
-    assert operation in error["data"]["hint"]
+    assert error["message"] == "cannot say yet what came of it: the creation of a goes on (creating)"
+    assert error["data"]["hint"] == "`container-why a` says how far it is"
     assert sum(house.mind.waited) == pytest.approx(3, abs=0.1)
     waited = await alice.result("operation.wait", id=operation, timeout_s=1)
     assert (waited["state"], waited["stage"]) == ("pending", "creating")
@@ -235,7 +236,7 @@ async def test_whoever_waits_for_a_gpu_that_nobody_can_see_hears_so_within_secon
 
     house.mind.state.sight = replace(sight, silent_since=NOON, silent_why="nobody listens")
     error = await alice.error("container.remove", name="a")
-    assert "the engine does not answer: nobody listens" in error["message"]
+    assert "the removal of a goes on (the engine does not answer: nobody listens)" in error["message"]
     assert "systemctl status docker" in error["data"]["hint"]
     assert sum(house.mind.waited) < 14
 

@@ -75,6 +75,7 @@ async def test_other_peoples_containers_are_not_to_be_found_and_root_has_to_say_
     error = await stranger.error(method, name="vision")
     assert (error["data"]["kind"], error["data"]["exit_code"]) == ("not_found", 4)
     assert error["message"] == "cannot find a container called vision: you have none"
+    assert error["data"]["hint"] == "make one with `container-create NAME IMAGE`"
     assert (await root.error(method, name="vision"))["data"]["kind"] == "invalid"
 
 
