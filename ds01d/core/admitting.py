@@ -1,6 +1,6 @@
 """May this user have these slots now? One check after the other (product.md §4), each with its own words."""
 
-from ds01d.core.placing import Obstacle, choose, matches, obstacle, offered
+from ds01d.core.placing import Obstacle, choose, matches, obstacle, offered, spans
 from ds01d.core.state import State
 from ds01d.model.actor import Actor
 from ds01d.model.errors import (
@@ -19,6 +19,8 @@ from ds01d.model.ids import Uid
 from ds01d.model.policy import Limits
 
 _FREE_HINT = "free one with `container-stop NAME --release`, see yours with `container-list`"
+#: Different obstacles that are named in one refusal: what fits on a screen.
+_SHOWN = 8
 
 
 def may_act_for(actor: Actor, uid: Uid, user: str) -> None:
@@ -132,13 +134,16 @@ def _wish(request: GpuRequest) -> str:
 
 
 def _none_free(request: GpuRequest, free: list[Slot], obstacles: list[Obstacle], now: float) -> NoneFree:
-    shown = [f"GPU {o.slot} {o.words}{_until(o, now)}" for o in obstacles[:8]]
-    more = f", and {len(obstacles) - 8} more" if len(obstacles) > 8 else ""  # noqa: PLR2004  # what fits on a screen
+    alike: dict[str, list[str]] = {}
+    for o in obstacles:
+        alike.setdefault(f"{o.words}{_until(o, now)}", []).append(o.slot)
+    shown = [f"GPU {spans(slots)} {words}" for words, slots in alike.items()][:_SHOWN]
+    more = f", and {len(alike) - _SHOWN} more" if len(alike) > _SHOWN else ""
     count = f"{len(free)} free, " if free else ""
-    return NoneFree(
-        f"cannot give {_wish(request)} now: {count}{'; '.join(shown)}{more}",
-        hint="try again when one is free; a hold ends unless its container is started before, see `ds01ctl gpus`",
-    )
+    hint = "try again when one is free; a hold ends unless its container is started before, see `ds01ctl gpus`"
+    if obstacles and all(o.outside for o in obstacles):
+        hint = "tell an operator: what stands in the way is outside ds01d, and nobody knows when it ends"
+    return NoneFree(f"cannot give {_wish(request)} now: {count}{'; '.join(shown)}{more}", hint=hint)
 
 
 def _until(o: Obstacle, now: float) -> str:

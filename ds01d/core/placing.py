@@ -6,6 +6,7 @@ import msgspec
 
 from ds01d.core.state import State
 from ds01d.model.allocation import NEVER, Claim
+from ds01d.model.facts import ForeignContainer
 from ds01d.model.gpu import GpuRequest, Kind, Slot
 from ds01d.model.ids import GpuUuid, Uid
 from ds01d.model.policy import Strategy
@@ -22,6 +23,10 @@ class Obstacle(msgspec.Struct, frozen=True, kw_only=True):
     words: str
     #: When it may be over, epoch seconds; None: nobody knows.
     until: float | None = None
+    #: Which container it is, where one outside ds01d is in the way: for operators only.
+    foreign: str | None = None
+    #: It comes from outside ds01d: nothing that its users do here ends it.
+    outside: bool = False
 
 
 def offered(state: State, slot: Slot) -> bool:
@@ -83,7 +88,28 @@ def obstacle(state: State, slot: Slot) -> Obstacle | None:
             return Obstacle(slot=slot.name, words=f"{other.name} of the same card is given")
         if state.containers.count("blocks", other.id):
             return Obstacle(slot=slot.name, words=f"{other.name} of the same card is blocked")
-    return _foreign(state, slot)
+    found = _foreign(state, slot)
+    return None if found is None else msgspec.structs.replace(found, outside=True)
+
+
+def called(foreign: ForeignContainer) -> str:
+    """A container outside ds01d as operators look for it: name and short id."""
+    return f"{foreign.name} ({foreign.engine_id[:12]})"
+
+
+def spans(names: Iterable[str]) -> str:
+    """Slots as people write them, neighbouring cards in one: `0-3,4:1`."""
+    said: list[str] = []
+    first = last = -2
+    for name in names:
+        index = int(name) if name.isdecimal() else -2
+        if index >= 0 and index == last + 1:
+            said[-1] = f"{first}-{index}"
+        else:
+            said.append(name)
+            first = index
+        last = index
+    return ",".join(said)
 
 
 def _foreign(state: State, slot: Slot) -> Obstacle | None:
@@ -91,8 +117,12 @@ def _foreign(state: State, slot: Slot) -> Obstacle | None:
     named = sight.foreign_slots.get(slot.id)
     if named is not None:
         foreign = sight.foreign.get(named)
-        user = foreign.user if foreign is not None else None
-        return Obstacle(slot=slot.name, words=f"in use by a container outside ds01d of {user or 'an unknown user'}")
+        whose = f" of {foreign.user}" if foreign is not None and foreign.user is not None else ""
+        return Obstacle(
+            slot=slot.name,
+            words=f"in use by a container outside ds01d{whose}",
+            foreign=called(foreign) if foreign is not None else named[:12],
+        )
     use = sight.slots.get(slot.id)
     if use is None:
         return Obstacle(slot=slot.name, words="not seen by NVML")
@@ -100,7 +130,9 @@ def _foreign(state: State, slot: Slot) -> Obstacle | None:
         p = use.processes[0]
         whose = p.user or (str(p.uid) if p.uid is not None else "an unknown user")
         kind = "a host process" if p.container is None else "a container process"
-        return Obstacle(slot=slot.name, words=f"in use by {kind} of {whose}")
+        foreign = sight.foreign.get(p.container) if p.container is not None else None
+        which = called(foreign) if foreign is not None else None
+        return Obstacle(slot=slot.name, words=f"in use by {kind} of {whose}", foreign=which)
     left = left_there(slot, use.used_mib, net_of_reserved=use.net_of_reserved)
     if left is None:
         return Obstacle(slot=slot.name, words="its memory use cannot be read")

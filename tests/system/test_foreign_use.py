@@ -78,7 +78,7 @@ def test_a_foreign_container_with_all_devices_keeps_every_card(clean: House) -> 
     clean.server.exec(*VENDOR, "--device", "nvidia.com/gpu=all", "bb", "sleep", "300")
     clean.wait_for_slot("1", "occupied", 5)
     said = clean.refused("alice", "container-create", "thesis", "bb", code=75)
-    assert "GPU 0 in use by a container outside ds01d" in said
+    assert "GPU 0-1 in use by a container outside ds01d" in said
     clean.server.docker("rm", "-f", "foreign")
     clean.wait_for_free("0", 5)
 

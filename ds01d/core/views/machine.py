@@ -4,8 +4,11 @@ from enum import StrEnum
 
 import msgspec
 
+from ds01d.core.placing import called, spans
 from ds01d.core.state import State
+from ds01d.core.views.slots import in_order
 from ds01d.model.actor import Actor
+from ds01d.model.ids import EngineId
 
 
 class Severity(StrEnum):
@@ -68,8 +71,26 @@ def notices(
             if c.frozen
         ]
         found += [_warning(f"{c.name} of {c.user}: {c.violation}") for c in state.containers if c.violation]
+        found += _foreign(state)
         found += [_warning(f"{words}; `docker inspect` tells an operator more") for words in sight.unaccounted.values()]
     return tuple(found)
+
+
+def _foreign(state: State) -> list[Notice]:
+    """Containers outside ds01d that run with GPUs: which, on what, and how that ends."""
+    on: dict[EngineId, list[str]] = {}
+    for slot in in_order(state):
+        engine_id = state.sight.foreign_slots.get(slot.id)
+        if engine_id is not None:
+            on.setdefault(engine_id, []).append(slot.name)
+    seen = [(f, on[f.engine_id]) for f in state.sight.foreign.values() if f.engine_id in on]
+    return [
+        _warning(
+            f"{called(f)}{f' of {f.user}' if f.user is not None else ''} runs outside ds01d with GPU {spans(names)}:"
+            f" given to nobody new meanwhile; root ends it with `docker stop {f.name}`"
+        )
+        for f, names in seen
+    ]
 
 
 def share(state: State, actor: Actor) -> Share:

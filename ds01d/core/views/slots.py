@@ -116,7 +116,7 @@ def slot_view(state: State, slot: Slot, actor: Actor) -> SlotView:
     """One slot, as this reader may see it."""
     gpu = state.gpus.get(slot.gpu)
     holder = state.allocations.one("slot", slot.id)
-    word, reason = _state_of(state, slot, holder)
+    word, reason = _state_of(state, slot, holder, operator=actor.operator)
     container = None
     if holder is not None and (actor.operator or holder.uid == actor.uid):
         record = state.containers.get(holder.container)
@@ -157,7 +157,7 @@ def for_ever(holder: Allocation | None) -> bool:
     return holder is not None and holder.deadline is not None and holder.deadline >= NEVER
 
 
-def _state_of(state: State, slot: Slot, holder: Allocation | None) -> tuple[SlotState, str]:
+def _state_of(state: State, slot: Slot, holder: Allocation | None, *, operator: bool) -> tuple[SlotState, str]:
     gpu = state.gpus.get(slot.gpu)
     if slot.lost or gpu is None or gpu.lost or (holder is not None and holder.lost):
         return SlotState.LOST, "its GPU or slice is gone from NVML"
@@ -181,7 +181,8 @@ def _state_of(state: State, slot: Slot, holder: Allocation | None) -> tuple[Slot
         return SlotState.UNSEEN, state.sight.blind
     found = obstacle(state, slot)
     if found is not None:
-        return SlotState.OCCUPIED, found.words
+        which = f": {found.foreign}" if operator and found.foreign is not None else ""
+        return SlotState.OCCUPIED, f"{found.words}{which}"
     return SlotState.FREE, ""
 
 
