@@ -132,7 +132,8 @@ def _policy(directory: Path) -> LoadedPolicy:
     complaints += found
     complaints += swap_complaints(document)
     if complaints:
-        raise BadConfig(tuple(complaints))
+        # A group that cannot be read makes its file of members complain too: the cause goes first.
+        raise BadConfig(tuple(sorted(complaints, key=lambda c: c.file != str(directory / POLICY))))
     return LoadedPolicy(document=document, built_in=POLICY not in files, files=files)
 
 

@@ -11,6 +11,7 @@ from ds01d.adapters.config_files import BadConfig, ConfigFiles, LoadedPolicy
 from ds01d.adapters.config_resolve import Directory, resolve
 from ds01d.adapters.own_thread import begin
 from ds01d.logs import log
+from ds01d.model.complaint import in_brief
 from ds01d.model.policy import Policy
 
 #: The files are looked at so often, and NSS is asked again so often; seconds.
@@ -47,8 +48,7 @@ class Policies:
             log.warning("policy.built_in", do=f"write {self._etc}/resource-limits.yaml")
         for complaint in loaded.complaints:
             log.error("policy.refused", complaint=complaint.text, now="the last good copy is in force")
-        first = loaded.complaints[0].text if loaded.complaints else None
-        self._current = self._adopt(loaded, first)
+        self._current = self._adopt(loaded, in_brief(loaded.complaints))
         return self._current
 
     def ask(self) -> None:
@@ -88,7 +88,7 @@ class Policies:
         except BadConfig as bad:
             for complaint in bad.complaints:
                 log.error("policy.refused", complaint=complaint.text, now="the policy before stays in force")
-            return msgspec.structs.replace(self._current, complaint=bad.complaints[0].text)
+            return msgspec.structs.replace(self._current, complaint=in_brief(bad.complaints))
         return self._adopt(loaded, None)
 
     def _adopt(self, loaded: LoadedPolicy, complaint: str | None) -> Policy:

@@ -9,6 +9,7 @@ import pytest
 from ds01d.adapters.config_files import BadConfig, ConfigFiles, LoadedPolicy
 from ds01d.adapters.config_policy import FIELDS
 from ds01d.adapters.config_resolve import Resolved, resolve
+from ds01d.adapters.policies import Policies
 from ds01d.model.account import Account, Missing
 from ds01d.model.ids import Uid
 from ds01d.model.policy import ContainersPolicy, GpuPolicy, Limits, Policy, Strategy
@@ -351,12 +352,33 @@ def test_all_complaints_of_all_files_come_together(site: Site) -> None:
     )
 
     assert [c.split(": ")[0] for c in complaints] == [
+        "resource-limits.yaml:1",
+        "resource-limits.yaml:1",
         "groups/a.members:3",
         "groups/ghosts.members",
         "groups/a.members:2",
-        "resource-limits.yaml:1",
-        "resource-limits.yaml:1",
     ]
+
+
+def test_operators_are_shown_the_cause_before_what_follows_from_it_and_how_many_more_there_are(site: Site) -> None:
+    site.files.keep_policy(site.write("groups: {admin: {}}", admin="alice\n"))
+    site.put("defaults: {max_gpu: 3}", admin="alice\n")
+
+    complaint = Policies(site.files, site.people, site.etc).start().complaint
+
+    assert complaint is not None
+    assert complaint.startswith(f"{site.etc}/resource-limits.yaml:1: defaults.max_gpu")
+    assert complaint.endswith(", and 1 more: `journalctl -u ds01d` has all")
+
+
+def test_a_single_complaint_has_no_more(site: Site) -> None:
+    site.files.keep_policy(site.write("groups: {admin: {}}"))
+    site.put("defaults: {max_gpu: 3}")
+
+    complaint = Policies(site.files, site.people, site.etc).start().complaint
+
+    assert complaint is not None
+    assert "more" not in complaint
 
 
 def test_a_file_that_is_no_text_is_refused_with_the_line(site: Site) -> None:
