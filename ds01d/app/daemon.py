@@ -20,7 +20,7 @@ from ds01d.adapters.attribution import Attribution
 from ds01d.adapters.cdi import Permissions
 from ds01d.adapters.cgroups import Cgroups
 from ds01d.adapters.clock import Clock
-from ds01d.adapters.config_files import BadConfig, ConfigFiles
+from ds01d.adapters.config_files import BadConfig, ConfigFiles, LoadedSettings
 from ds01d.adapters.docker import DockerEngine, EngineError
 from ds01d.adapters.docker_events import EngineEvents
 from ds01d.adapters.docker_images import EngineImages
@@ -60,10 +60,10 @@ from ds01d.core.events import (
 from ds01d.logs import configure, log
 from ds01d.loop.loop import Loop
 from ds01d.loop.runner import Runner
+from ds01d.model.complaint import in_brief
 from ds01d.model.facts import Engine
 from ds01d.model.ids import EngineId
 from ds01d.model.policy import Policy
-from ds01d.model.settings import Settings
 
 #: Seconds that start-up waits for the engine, for a picture of the GPUs, and for the records to be settled.
 ENGINE_WAIT_S = 5.0
@@ -77,8 +77,9 @@ class Daemon:
     """All parts, joined. `run` ends when it is told to stop, or loudly when one of the long-lived parts dies."""
 
     def __init__(
-        self, places: Places, settings: Settings, policies: Policies, accounts: Accounts, store: Store
+        self, places: Places, loaded: LoadedSettings, policies: Policies, accounts: Accounts, store: Store
     ) -> None:
+        settings = loaded.settings
         self._places = places
         self._policies = policies
         self._accounts = accounts
@@ -90,6 +91,7 @@ class Daemon:
         self._boot_id = self._procfs.boot_id()
         self._state, self._recovering = recalled_state(store.load(), self._boot_id)
         self._state.policy = policies.current
+        self._state.settings_complaint = in_brief(loaded.complaints)
         self._engine = DockerEngine(Path(settings.engine_address.removeprefix("unix://")), init=places.init)
         self._permissions = Permissions(
             grant_dir=places.run / "grant", cdi_dir=places.cdi, guard=places.guard, vendor_dirs=places.vendor_cdi
@@ -319,7 +321,7 @@ def main() -> int:
             files.keep_settings(settings)
         policies = Policies(files, accounts, places.etc)
         policies.start()
-        asyncio.run(_live(places, settings.settings, policies, accounts, store, handed))
+        asyncio.run(_live(places, settings, policies, accounts, store, handed))
     except BadConfig as bad:
         for complaint in bad.complaints:
             log.error("config.refused", complaint=complaint.text)
@@ -333,7 +335,7 @@ def main() -> int:
 
 async def _live(  # the parts that exist before there is an event loop
     places: Places,
-    settings: Settings,
+    settings: LoadedSettings,
     policies: Policies,
     accounts: Accounts,
     store: Store,

@@ -72,6 +72,8 @@ class State:
         #: Raised by every commit; not saved as such, the store writes it beside.
         self.revision = 0
         self.policy = policy if policy is not None else Policy()
+        #: What is wrong with the daemon's own settings on disk, where older ones are in force; None: nothing.
+        self.settings_complaint: str | None = None
         self.sight = Sight()
         #: No start-up was held against reality yet: nothing is decided before.
         self.settled = False

@@ -65,6 +65,13 @@ def notices(
             found.append(
                 _warning(f"the policy on disk has a mistake, the one before it holds: {state.policy.complaint}")
             )
+        if state.settings_complaint is not None:
+            found.append(
+                _warning(
+                    "the daemon's settings on disk have a mistake, the last good ones hold:"
+                    f" {state.settings_complaint}; mend it, then `systemctl restart ds01d`"
+                )
+            )
         found += [
             _warning(f"{c.name} of {c.user} is frozen: {c.why}; `ds01ctl thaw {c.name} --user {c.user}`")
             for c in state.containers
