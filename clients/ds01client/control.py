@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 from ds01client.containers import change
 from ds01client.options import (
+    COUNT,
     DRY_RUN,
+    EXITS,
     HELP,
     JSON,
     USER,
-    WHOLE,
     Command,
     Declined,
     Given,
@@ -23,6 +24,7 @@ from ds01client.options import (
 )
 from ds01client.telling import told
 from ds01client.wire import (
+    CODE_UNREACHABLE,
     EXIT_UNREACHABLE,
     STRANGE,
     VERSION,
@@ -32,6 +34,7 @@ from ds01client.wire import (
     call,
     chunks,
     connect,
+    error_json,
     head,
     shown,
     socket_path,
@@ -41,7 +44,7 @@ from ds01client.wire import (
 _ALL = Option("-a --all", "", "everybody's (operators)", param="all")
 _OF_USER = Option("--user", "NAME", "this person's (operators)", param="user")
 _FOLLOW = Option("-f --follow", "", "go on, with what happens from now on")
-_LIMIT = Option("-n --limit", "N", "the last N at most", param="limit", kind=WHOLE)
+_LIMIT = Option("-n --limit", "N", "the last N at most", param="limit", kind=COUNT)
 #: The daemon sends an empty line at least so often, with as much again for a slow machine. Seconds.
 _SILENCE_S = 45.0
 _COMEBACK_S = 30.0
@@ -147,7 +150,9 @@ def _run(verb: str, given: Given) -> int:
 def overview() -> str:
     """What `ds01ctl` alone shows."""
     rows = [f"  {verb:12} {command.summary}" for verb, command in VERBS.items()]
-    return "\n".join(["usage: ds01ctl COMMAND [arguments]", "", *rows, "", "`ds01ctl COMMAND --help` tells more.", ""])
+    return "\n".join(
+        ["usage: ds01ctl COMMAND [arguments]", "", *rows, "", "`ds01ctl COMMAND --help` tells more.", "", EXITS, ""]
+    )
 
 
 def _unknown(verb: str) -> str:
@@ -158,9 +163,21 @@ def _unknown(verb: str) -> str:
 
 
 def _version(given: Given) -> int:
+    """Both versions; the commands know theirs without a daemon."""
     if not given.has(JSON):
         write(1, f"commands {VERSION}\n".encode())
-    return shown(call("system.version", given.params, show=given.form, again=True), given.form)
+        return shown(call("system.version", given.params, again=True), given.form)
+    ours = f'{{"commands":"{VERSION}",'
+    try:
+        answer = call("system.version", given.params, show="json", again=True)
+    except Unreachable as e:
+        message, _, hint = str(e).partition("\n")
+        error = error_json("unreachable", CODE_UNREACHABLE, message, hint, EXIT_UNREACHABLE)
+        write(1, f"{ours}{error}}}\n".encode())
+        return EXIT_UNREACHABLE
+    if answer.body.startswith(b"{"):
+        answer.body = ours.encode() + answer.body[1:]
+    return shown(answer, given.form)
 
 
 def _follow(given: Given) -> int:

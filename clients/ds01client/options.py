@@ -9,12 +9,15 @@ import posix
 FLAG = "flag"
 TEXT = "text"
 WHOLE = "whole number"
+COUNT = "number of lines"
 PATH = "path"
 SECONDS = "duration"
 SIZE = "size"
 
 _COLUMN = 24
 _DIGITS_MAX = 9
+#: As many lines as the daemon gives at once.
+_LINES_MAX = 10000
 
 
 class UsageError(Exception):
@@ -56,10 +59,15 @@ class Option:
         return self.flags[-1]
 
 
+#: What a command ends with when it could not do as asked.
+EXITS_NOT_DONE = "1 refused, 2 usage, 3 denied, 4 not found, 69 ds01d unreachable, 75 try again later"
+EXITS = f"exit codes: 0 done, {EXITS_NOT_DONE}"
+
+
 class Command:
     """All there is to know of one command before it runs."""
 
-    __slots__ = ("examples", "name", "operands", "options", "rest", "summary", "text")
+    __slots__ = ("examples", "exits", "name", "operands", "options", "rest", "summary", "text")
 
     def __init__(  # noqa: PLR0913  # the row of a table
         self,
@@ -72,6 +80,7 @@ class Command:
         text: str = "",
         json: bool = True,
         examples: "tuple[tuple[str, str], ...]" = (),
+        exits: str = EXITS,
     ) -> None:
         self.name = name
         #: One line, as in the list of all commands.
@@ -84,6 +93,8 @@ class Command:
         self.text = text
         #: (command line, what it does).
         self.examples = examples
+        #: What its exit codes mean, in one line.
+        self.exits = exits
 
 
 JSON = Option("--json", "", "print the answer as JSON")
@@ -184,9 +195,11 @@ def _take(command: Command, given: Given, flag: str, value: str | None, todo: li
 def _meant(option: Option, flag: str, value: str) -> object:
     if not value:
         raise UsageError(f"{flag} needs a value, and was given an empty one: {flag} {option.word}")
-    if option.kind == WHOLE:
+    if option.kind in (WHOLE, COUNT):
         if not (value.isascii() and value.isdigit()) or len(value) > _DIGITS_MAX:
             raise UsageError(f"{flag} expects a whole number, such as {flag} 2, and was given {value!r}")
+        if option.kind == COUNT and not 1 <= int(value) <= _LINES_MAX:
+            raise UsageError(f"{flag} expects a number from 1 to {_LINES_MAX}, and was given {value}")
         return int(value)
     if option.kind == PATH:
         return absolute(value)
@@ -272,6 +285,7 @@ def help_text(command: Command) -> str:
     if command.examples:
         width = max(_COLUMN - 4, *[len(line) for line, _ in command.examples])
         parts += ["", "examples:", *[f"  {line:{width}}  {meaning}" for line, meaning in command.examples]]
+    parts += ["", command.exits]
     return "\n".join(parts) + "\n"
 
 

@@ -12,7 +12,19 @@ from contextlib import contextmanager, nullcontext
 from ds01client.asking import complaint, result_of
 from ds01client.containers import GOES_ON, NAME, change, name_one
 from ds01client.descriptor import Refused, fetch
-from ds01client.options import DRY_RUN, HELP, USER, Command, Declined, Given, Option, UsageError, help_text, parse
+from ds01client.options import (
+    DRY_RUN,
+    EXITS_NOT_DONE,
+    HELP,
+    USER,
+    Command,
+    Declined,
+    Given,
+    Option,
+    UsageError,
+    help_text,
+    parse,
+)
 from ds01client.stream import Garbled, Joint
 from ds01client.terminal import Signalled, die_of, ending_signals, raw, size
 from ds01client.wire import Answer, Unreachable, call, write
@@ -41,8 +53,9 @@ RUN = Command(
     json=False,
     text=(
         "Leave the shell with `exit` or ctrl-d. When the last one is left and nothing else runs in the container, it\n"
-        "stops, and its GPU is held for a while. The exit code is the shell's; 125 where it cannot be told."
+        "stops, and its GPU is held for a while."
     ),
+    exits=f"exit codes: the shell's own, 125 where it cannot be told; without a shell\n  {EXITS_NOT_DONE}",
     examples=(
         ("container-run thesis", "a shell in it"),
         ("container-exec thesis -- nvidia-smi", "one command, no shell"),
@@ -58,8 +71,9 @@ EXEC = Command(
     json=False,
     text=(
         "It reads what comes on standard input: inside a loop that reads a file, add </dev/null. It gets a terminal\n"
-        "where input and output are one. Its exit code is passed on; 125 stands for every failure that is not its own."
+        "where input and output are one."
     ),
+    exits="exit codes: the command's own; 125 for every failure that is not its own",
     examples=(
         ("container-exec thesis -- nvidia-smi", "what its GPU does"),
         ("container-exec thesis -- python train.py", "without it being stopped afterwards"),

@@ -5,7 +5,19 @@ import re
 
 from ds01client.asking import at_terminal, choose_image
 from ds01client.containers import IMAGE, WISHES, change, settle_wishes
-from ds01client.options import DRY_RUN, HELP, USER, Command, Declined, Given, Option, UsageError, help_text, parse
+from ds01client.options import (
+    DRY_RUN,
+    EXITS_NOT_DONE,
+    HELP,
+    USER,
+    Command,
+    Declined,
+    Given,
+    Option,
+    UsageError,
+    help_text,
+    parse,
+)
 from ds01client.shells import EXIT_OURS, begin, target, through
 from ds01client.terminal import Signalled, die_of, ending_signals
 from ds01client.wire import Answer, Unreachable, call, write
@@ -22,9 +34,9 @@ DS01_RUN = Command(
     rest="[-- COMMAND…]",
     options=(_RM, _NAME, IMAGE, *WISHES, USER, DRY_RUN),
     json=False,
-    text=(
-        "The exit code is that of the shell or the command. Where no container can be made it is that of\n"
-        "container-create, and 125 stands for everything that fails after that."
+    exits=(
+        "exit codes: those of the shell or the command, 125 for what fails before it runs; without a container\n"
+        f"  {EXITS_NOT_DONE}"
     ),
     examples=(
         ("ds01-run pytorch", "a shell in a new container with one GPU"),

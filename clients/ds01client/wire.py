@@ -18,6 +18,8 @@ VERSION = "0.1.0"
 
 #: The daemon cannot be reached, or what answers is not the daemon.
 EXIT_UNREACHABLE = 69
+#: The same as a number of JSON-RPC, of those it leaves to servers.
+CODE_UNREACHABLE = -32000
 
 _SOCKET = "/run/ds01/ds01d.sock"
 _HEAD_MAX = 64 * 1024
@@ -37,6 +39,10 @@ class Unreachable(Exception):
 
 class NotText(ValueError):
     """An argument that is not UTF-8 cannot be sent as JSON."""
+
+
+class Unwritten(OSError):
+    """What a command says cannot be written: the disk is full, or the caller closed where it was to go."""
 
 
 class Broken(Exception):
@@ -294,9 +300,20 @@ def _compare(version: str) -> None:
 
 
 def write(descriptor: int, data: bytes) -> None:
-    """Write all of it."""
-    while data:
-        data = data[posix.write(descriptor, data) :]
+    """Write all of it; a reader who has gone is a `BrokenPipeError`, as ever."""
+    try:
+        while data:
+            data = data[posix.write(descriptor, data) :]
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        raise Unwritten(e.errno, e.strerror) from None
+
+
+def error_json(kind: str, code: int, message: str, hint: str, exit_code: int) -> str:
+    """An error that the daemon has not seen, in the shape of its own."""
+    what = {"code": code, "kind": kind, "message": message, "hint": hint, "exit_code": exit_code}
+    return f'"error":{encode(what)}'
 
 
 def shown(answer: Answer, form: str) -> int:

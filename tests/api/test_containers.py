@@ -120,7 +120,9 @@ class TestImages:
     async def test_without_a_word_and_a_default_it_lists_what_there_is(self, alice: Client) -> None:
         error = await alice.error("container.create", name="other")
         assert error["data"]["kind"] == "invalid"
-        assert error["data"]["hint"].startswith("images here: python:3.12, pytorch/pytorch:2.5, vision-image; an operator")
+        assert error["data"]["hint"].startswith(
+            "images here: python:3.12, pytorch/pytorch:2.5, vision-image; an operator"
+        )
 
     async def test_an_unknown_one_is_refused_with_the_nearest(self, alice: Client) -> None:
         error = await alice.error("container.create", name="a", image="pyton:3.12")

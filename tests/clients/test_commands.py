@@ -95,7 +95,8 @@ def test_with_json_the_answer_is_asked_for_as_json_and_nothing_else_is_on_stdout
 
     done = run(*line.split(), "--json")
 
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"answer": 42})
+    commands = {"commands": "0.1.0"} if line == "ds01ctl version" else {}
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"answer": 42, **commands})
     assert [a.headers["Ds01-Show"] for a in daemon.asked] == ["json"]
 
 
@@ -147,6 +148,8 @@ USAGE: dict[str, str] = {
     "ds01-run bb": "a shell needs a terminal",
     "ds01ctl evnts": "there is no 'evnts'; did you mean events?",
     "ds01ctl zzz": "there is no 'zzz'; there are status, gpus",
+    "ds01ctl story thesis -n 0": "-n expects a number from 1 to 10000, and was given 0",
+    "ds01ctl events --limit 10001": "--limit expects a number from 1 to 10000, and was given 10001",
     "ds01ctl story": "THING is missing: ds01ctl story THING",
     "ds01ctl release": "NAME is missing: ds01ctl release NAME",
     "ds01ctl events --follow --since 2h": "--follow shows what happens from now on, and --since",
@@ -233,7 +236,7 @@ def test_all_of_nothing_is_done_already(run: Run, daemon: FakeDaemon) -> None:
     done = run("container-stop", "--all", "--yes")
 
     assert done.returncode == 0
-    assert "there is none" in done.stderr
+    assert done.stderr == "there is nothing to do\n"
 
 
 def test_all_without_a_terminal_wants_a_yes(run: Run, daemon: FakeDaemon) -> None:
@@ -252,3 +255,13 @@ def test_the_versions_of_both_are_told_even_if_one_is_away(run: Run) -> None:
     away = run("ds01ctl", "version", DS01_SOCKET="/nowhere")
 
     assert (away.returncode, away.stdout) == (69, "commands 0.1.0\n")
+
+
+def test_the_versions_of_both_are_told_as_json_even_if_one_is_away(run: Run, daemon: FakeDaemon) -> None:
+    daemon.answers["system.version"] = result({"version": "0.1.0", "api_level": 1})
+    there = run("ds01ctl", "version", "--json")
+    assert json.loads(there.stdout) == {"commands": "0.1.0", "version": "0.1.0", "api_level": 1}
+
+    away = run("ds01ctl", "version", "--json", DS01_SOCKET="/nowhere")
+    told = json.loads(away.stdout)
+    assert (away.returncode, told["commands"], told["error"]["kind"]) == (69, "0.1.0", "unreachable")

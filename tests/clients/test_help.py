@@ -37,6 +37,13 @@ def test_each_verb_of_ds01ctl_has_its_help(verb: str, run: Run, golden: Callable
     golden(GOLDEN / f"ds01ctl-{verb}.txt", done.stdout)
 
 
+@pytest.mark.parametrize("file", sorted(GOLDEN.iterdir()), ids=lambda f: f.stem)
+def test_help_ends_with_what_the_exit_codes_mean(file: Path) -> None:
+    last = file.read_text().rstrip("\n").rpartition("\n\n")[2]
+    assert last.startswith("exit codes: ")
+    assert last.count("\n") <= 1
+
+
 def test_help_fits_on_a_page() -> None:
     for file in GOLDEN.iterdir():
         widest = max(file.read_text().splitlines(), key=len)

@@ -124,8 +124,27 @@ def test_without_a_daemon_a_script_gets_json(run: Run) -> None:
     done = run("container-list", "--json", DS01_SOCKET="/nowhere/ds01d.sock")
 
     assert done.returncode == 69
-    assert json.loads(done.stdout)["error"]["kind"] == "unreachable"
+    error = json.loads(done.stdout)["error"]
+    assert error.keys() == {"code", "kind", "message", "hint", "exit_code"}
+    assert (error["kind"], error["code"], error["exit_code"]) == ("unreachable", -32000, 69)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("where", [">/dev/full", ">&-"])
+@pytest.mark.parametrize("command", ["ds01-run --help", "container-list", "container-list --json", "ds01ctl version"])
+def test_what_cannot_be_written_is_one_line_and_exit_code_1(command: str, where: str, daemon: FakeDaemon) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{BIN}/{command} {where}"],
+        env=environment(daemon),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    why = "no space left on device" if where == ">/dev/full" else "bad file descriptor"
+    assert done.stderr == f"{command.partition(' ')[0]}: cannot write its output: {why}\n"
 
 
 def test_a_read_that_was_broken_off_is_asked_again(run: Run, daemon: FakeDaemon) -> None:
