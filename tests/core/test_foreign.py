@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.core.placing import spans
 from ds01d.core.views.machine import notices
@@ -10,7 +11,7 @@ from ds01d.model.container import ContainerSpec
 from ds01d.model.facts import CgroupStatus, EngineStatus, ForeignContainer
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import EngineId
-from tests.core.world import World, actor, cut, piece, process, whole
+from tests.core.world import T0, World, actor, cut, piece, process, whole
 
 PRIVILEGED = ForeignContainer(
     engine_id=EngineId("0123456789abcdef"),
@@ -42,6 +43,13 @@ def test_operators_are_told_which_container_it_is_and_how_to_end_it_until_it_is_
     tell(world)
     assert not notices(world.state, actor("olga"), unsaved_since=None)
     assert reasons(world, "olga") == {""}
+
+
+def test_the_end_of_one_that_keeps_a_gpu_is_looked_for_at_once() -> None:
+    world = World()
+    tell(world, PRIVILEGED)
+    world.tell(ev.EngineHinted(engine_id=PRIVILEGED.engine_id, action="die", at=T0))
+    assert len(list(world.heard(do.Relist))) == 1
 
 
 def test_users_are_not_told_which_container_it_is() -> None:

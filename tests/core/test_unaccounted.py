@@ -1,5 +1,6 @@
 """Containers that carry our label and that no record accounts for: told once, shown until they go, never touched."""
 
+import pytest
 from msgspec.structs import replace
 
 from ds01d.core import effects as do
@@ -42,7 +43,9 @@ def test_one_that_turns_up_later_is_told_once_and_shown_to_operators_until_it_go
     world = World()
     for _ in range(3):
         tell(world, FOUND)
-    assert world.alerts() == ["train._.1001 (e9) carries our label and has no record: it is running"]
+    [alert] = world.alerts()
+    assert alert.startswith("train._.1001 (e9) carries our label and has no record: it is running")
+    assert alert.endswith("root removes it with `docker rm -f train._.1001`")
     assert any("train._.1001 (e9)" in text for text in shown(world, "olga"))
     assert not any("train._.1001 (e9)" in text for text in shown(world, "alice"))
     assert not world.orders
@@ -73,8 +76,32 @@ def test_another_container_with_the_labels_of_one_of_ours_is_told_and_the_record
     double = replace(FOUND, name="again", status=EngineStatus.CREATED, label_id=c.id, label_key=c.key)
     for _ in range(2):
         tell(world, double)
-    assert world.alerts() == ["again (e9) carries the labels of c of alice and is another container: it is created"]
+    [alert] = world.alerts()
+    assert alert.startswith("again (e9) carries the labels of c of alice and is another container: it is created")
+    assert alert.endswith("root removes it with `docker rm again`")
     assert world.fresh(c) == c
+
+
+def test_one_that_has_only_the_id_of_one_of_ours_is_told_as_that() -> None:
+    world = World()
+    c = world.with_running()
+    for _ in range(2):
+        tell(world, replace(FOUND, name="again", label_id=c.id, label_key=None))
+    [alert] = world.alerts()
+    assert alert.startswith("again (e9) carries the id of c of alice and is another container: it is running")
+    assert "no record" not in alert
+
+
+@pytest.mark.parametrize("action", ["die", "destroy"])
+def test_the_end_of_one_that_is_told_of_is_looked_for_at_once(action: str) -> None:
+    world = World()
+    hinted = ev.EngineHinted(engine_id=FOUND.engine_id, action=action, at=T0)
+    world.tell(hinted)
+    assert not list(world.heard(do.Relist))
+    for _ in range(2):
+        tell(world, FOUND)
+    world.tell(hinted)
+    assert len(list(world.heard(do.Relist))) == 1
 
 
 def test_one_that_was_found_running_is_not_stopped_when_its_last_shell_is_left() -> None:

@@ -218,9 +218,14 @@ def _unaccounted(state: State, x: Listed) -> str | None:
     if state.containers.count("engine_id", x.engine_id):
         return None
     which = f"{x.name} ({x.engine_id[:12]})"
+    force = "-f " if x.status is EngineStatus.RUNNING else ""
+    cure = f"it is {x.status}; `docker inspect {x.name}` tells more, root removes it with `docker rm {force}{x.name}`"
     mine = state.containers.one("key", x.label_key) if x.label_key is not None else None
     if mine is not None and mine.engine_id is not None:
-        return f"{which} carries the labels of {mine.name} of {mine.user} and is another container: it is {x.status}"
+        return f"{which} carries the labels of {mine.name} of {mine.user} and is another container: {cure}"
+    mine = state.containers.get(x.label_id) if x.label_id is not None else None
+    if mine is not None and mine.engine_id is not None:
+        return f"{which} carries the id of {mine.name} of {mine.user} and is another container: {cure}"
     if _labelled(state, x) and x.status in {EngineStatus.RUNNING, EngineStatus.STOPPED}:
-        return f"{which} carries our label and has no record: it is {x.status}"
+        return f"{which} carries our label and has no record: {cure}"
     return None

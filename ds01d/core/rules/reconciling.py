@@ -18,6 +18,8 @@ from ds01d.model.ids import ContainerId
 
 #: What a container that is not ours does before it uses a GPU: a listing tells which, before the slot is given away.
 _BEGINS = frozenset({"start", "restart", "unpause"})
+#: Until a listing tells of it, operators are shown a container that is no more, and its slots go to nobody.
+_ENDS = frozenset({"die", "destroy"})
 _GHOSTLY = frozenset({EngineStatus.ABSENT, EngineStatus.CREATED, EngineStatus.STOPPED})
 #: What the engine says of a container in each phase when nothing has happened.
 _EXPECTED = {
@@ -34,8 +36,10 @@ def doubted(tx: Tx, container: ContainerId, *, at_once: bool = True) -> None:
 
 
 def strange(tx: Tx, e: EngineHinted) -> None:
-    """A container that is not ours begins to run: what it names is asked for at once, not at the next interval."""
-    if e.action in _BEGINS:
+    """One that is not ours begins to run, or one that operators are told of ends: a listing at once, not in its turn."""
+    sight = tx.state.sight
+    told_of = e.engine_id in sight.unaccounted or e.engine_id in sight.foreign_slots.values()
+    if e.action in _BEGINS or (told_of and e.action in _ENDS):
         tx.emit(do.Relist())
 
 

@@ -79,7 +79,7 @@ def notices(
         ]
         found += [_warning(f"{c.name} of {c.user}: {c.violation}") for c in state.containers if c.violation]
         found += _foreign(state)
-        found += [_warning(f"{words}; `docker inspect` tells an operator more") for words in sight.unaccounted.values()]
+        found += [_warning(words) for words in sight.unaccounted.values()]
     return tuple(found)
 
 
