@@ -13,7 +13,7 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from ds01d.adapters.docker import DockerEngine, EngineError
+from ds01d.adapters.docker import DockerEngine, EngineError, EngineLate
 from ds01d.adapters.docker_process import EngineProcess
 from ds01d.adapters.docker_reading import Unreadable
 from ds01d.core.events import EngineAnswered, EngineHinted, EngineSilent, Event
@@ -63,7 +63,8 @@ class EngineEvents:
         self._quiet_s = quiet_s
         self._known: tuple[int, int] | None = None
         self._met = False
-        self._silent = False
+        #: Why it is silent, as it was told last; empty: it answers.
+        self._silent = ""
         self._since = 0.0
         self._failures = 0
 
@@ -76,22 +77,23 @@ class EngineEvents:
                 started = time.time()
                 try:
                     await self._follow(session)
-                    reason = "the engine closed its event stream"
+                    reason = "it closed its event stream"
                 except aiohttp.ClientConnectorError as error:
-                    reason = f"cannot reach the engine: {error.os_error.strerror}"
+                    reason = (error.os_error.strerror or str(error.os_error)).lower()
+                except (TimeoutError, EngineLate):
+                    reason = f"no word from it within {ANSWER_S:g} s"
                 except (EngineError, Unreadable) as error:
                     reason = str(error)
-                except TimeoutError:
-                    reason = "the engine does not answer"
                 except (aiohttp.ClientError, OSError):
-                    reason = "the connection to the engine broke"
+                    reason = "the connection to it broke"
                 except ValueError:
                     # One event was longer than our buffer: the next stream must not begin with it again.
                     self._since = time.time()
-                    reason = "the engine sent an event that is too long"
+                    reason = "it sent an event that is too long"
                 self._since = self._since or started - OVERLAP_S
-                if not self._silent:
-                    self._silent = True
+                # First a stream breaks, then nobody listens any more: what is told is what is true now.
+                if reason != self._silent:
+                    self._silent = reason
                     self._post(EngineSilent(reason=reason))
                 await asyncio.sleep(BACKOFF_S[min(self._failures, len(BACKOFF_S) - 1)])
                 self._failures += 1
@@ -117,7 +119,7 @@ class EngineEvents:
         restarted = self._met and (process is None or process != self._known)
         if process is not None:
             engine = msgspec.structs.replace(engine, since=EngineProcess.since(process))
-        self._met, self._known, self._silent, self._failures = True, process, False, 0
+        self._met, self._known, self._silent, self._failures = True, process, "", 0
         self._post(EngineAnswered(engine=engine, restarted=restarted))
         self._reconnected()
 

@@ -1,13 +1,16 @@
 """Waiting for an operation on behalf of a caller who may hang up; the operation goes on without him."""
 
+import asyncio
 from typing import NamedTuple
 
 from ds01d.api import people
 from ds01d.api.desk import Caller, Desk
 from ds01d.core.views import operations
 from ds01d.core.views.operations import Hindrance
-from ds01d.model.errors import Pending
-from ds01d.model.operation import Operation, OperationState, Verb
+from ds01d.model.errors import EngineDown, Pending
+from ds01d.model.ids import Uid
+from ds01d.model.image import Image
+from ds01d.model.operation import Failure, Operation, OperationState, Verb
 
 #: Seconds after which it is looked whether the caller is still there, and whether there is any hope.
 _SLICE_S = 2.0
@@ -15,6 +18,7 @@ _SLICE_S = 2.0
 HINDERED_S = 4.0
 
 
+_IMAGES = "cannot list the images"
 #: What a person calls it, where that is another word than the verb.
 _NOUN = {Verb.CREATE: "creation", Verb.REMOVE: "removal"}
 
@@ -41,6 +45,32 @@ class StillGoing(Pending):
         )
         # For programs, which wait with operation.wait; people are told of the container.
         self.operation = operation.id
+
+
+def silence(desk: Desk, what: str, *, grace_s: float = operations.RESTART_S) -> EngineDown | None:
+    """The refusal of what needs the engine while that has been silent for longer than a restart takes; else None."""
+    sight = desk.mind.state.sight
+    if sight.silent_since is None or desk.mind.now() < sight.silent_since + grace_s:
+        return None
+    words = f"{what}: the engine does not answer: {sight.silent_why}"
+    return EngineDown(words, hint="try again later; `systemctl status docker` tells an operator why")
+
+
+async def images(desk: Desk, uid: Uid) -> tuple[Image, ...]:
+    """The images there are; an engine that is known to be silent is not waited for, nor one that falls silent."""
+    if (down := silence(desk, _IMAGES)) is not None:
+        raise down
+    asking = asyncio.ensure_future(desk.images.names(uid))
+    try:
+        while not (await asyncio.wait([asking], timeout=_SLICE_S))[0]:
+            if (down := silence(desk, _IMAGES)) is not None:
+                raise down
+        there = asking.result()
+    finally:
+        asking.cancel()
+    if isinstance(there, Failure):
+        raise people.refusal(there)
+    return there
 
 
 async def for_end(desk: Desk, caller: Caller, operation: Operation, patience: Patience) -> Operation:

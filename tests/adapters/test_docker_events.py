@@ -144,6 +144,16 @@ async def test_a_quiet_engine_that_answers_no_more_is_told_once(setup: Setup) ->
     assert setup.heard.events.empty()
 
 
+async def test_why_an_engine_is_silent_is_told_as_it_is_now(setup: Setup) -> None:
+    await setup.heard.next()
+    setup.fake.replies["GET events"] = setup.fake.hangs_up
+    setup.stream.end()
+    assert await setup.heard.next() == EngineSilent(reason="it closed its event stream")
+    assert await setup.heard.next() == EngineSilent(reason="the connection to it broke")
+    setup.fake.socket.unlink()
+    assert await setup.heard.next() == EngineSilent(reason="no such file or directory")
+
+
 async def test_a_line_that_is_no_event_is_passed_over(setup: Setup) -> None:
     await setup.heard.next()
     setup.stream.lines.put_nowait(b"{broken\n")

@@ -1,5 +1,6 @@
 """The outside of the doors, in memory: a directory of users, their folders, the engine's images, and shells."""
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping
 
@@ -65,9 +66,13 @@ class Engine:
         self.references = ["python:3.12", "pytorch/pytorch:2.5", "ds01-2001/vision-image:latest"]
         self.trouble: Failure | None = None
         self.asked: list[Uid] = []
+        #: Answers no sooner than this is set; None: at once.
+        self.hangs: asyncio.Event | None = None
 
     async def names(self, uid: Uid) -> tuple[Image, ...] | Failure:
         self.asked.append(uid)
+        if self.hangs is not None:
+            await self.hangs.wait()
         if self.trouble is not None:
             return self.trouble
         return tuple([Image(reference=r, owner=owner_of(r), size_bytes=10**9) for r in self.references])

@@ -1,5 +1,6 @@
 """`container.*` and `operation.*` from the caller's words to the mind's event, and back."""
 
+import asyncio
 import json
 
 import pytest
@@ -257,6 +258,28 @@ async def test_a_create_is_worth_trying_again_when_the_engine_is_back(house: Hou
     house.engine.trouble = Failure(kind="engine_down", message="cannot list the images: nobody listens")
     error = await alice.error("container.create", name="a", image="python:3.12")
     assert (error["data"]["kind"], error["data"]["exit_code"]) == ("engine_down", 75)
+
+
+@pytest.mark.parametrize("method", ["container.create", "image.list"])
+async def test_an_engine_that_is_known_to_be_silent_is_not_asked_for_images(
+    house: House, alice: Client, method: str
+) -> None:
+    sight = house.mind.state.sight
+    house.mind.state.sight = replace(sight, silent_since=NOON - 60, silent_why="connection refused")
+    error = await alice.error(method, **({"name": "a", "image": "python:3.12"} if "create" in method else {}))
+    assert (error["data"]["kind"], error["data"]["exit_code"]) == ("engine_down", 75)
+    assert error["message"] == "cannot list the images: the engine does not answer: connection refused"
+    assert house.engine.asked == []
+
+
+async def test_an_engine_that_falls_silent_over_the_images_is_waited_for_no_longer(house: House, alice: Client) -> None:
+    house.engine.hangs = asyncio.Event()
+    asked = asyncio.create_task(alice.error("container.create", name="a", image="python:3.12"))
+    await house.until(lambda: bool(house.engine.asked))
+    sight = house.mind.state.sight
+    house.mind.state.sight = replace(sight, silent_since=NOON - 60, silent_why="no word from it within 5 s")
+    error = await asyncio.wait_for(asked, 5)
+    assert error["data"]["kind"] == "engine_down"
 
 
 async def test_who_does_not_want_to_wait_is_given_the_operation_at_once(house: House, alice: Client) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 
 from ds01d.api.handlers.shells import LOGIN_SHELL
 from ds01d.api.shells import ShellDoor
@@ -15,6 +16,7 @@ from ds01d.api.throttle import Limits, Throttle
 from tests.api.caller import Client, connect
 from tests.api.conftest import House
 from tests.api.fakes import ALICE, BOB, CAROL, NOBODY
+from tests.api.mind import NOON
 
 pytestmark = pytest.mark.root
 
@@ -120,6 +122,26 @@ async def test_a_shell_needs_a_container_that_runs(alice: Client) -> None:
     await alice.result("container.stop", name="vision", grace_s=0)
     error = await alice.error("exec.start", name="vision")
     assert (error["data"]["kind"], error["data"]["hint"]) == ("wrong_phase", "start it with `container-run vision`")
+
+
+async def test_whoever_wants_a_shell_while_the_engine_is_silent_hears_of_the_engine(
+    house: House, alice: Client
+) -> None:
+    house.mind.state.sight = replace(house.mind.state.sight, silent_since=NOON - 60, silent_why="connection refused")
+    error = await alice.error("exec.start", name="vision", argv=["true"])
+    assert (error["data"]["kind"], error["data"]["exit_code"]) == ("engine_down", 75)
+    assert error["message"] == ("cannot run a command in vision: the engine does not answer: connection refused")
+    assert house.shells.started == []
+
+
+async def test_a_start_that_waits_for_a_silent_engine_does_not_call_for_a_moments_patience(
+    house: House, alice: Client
+) -> None:
+    await alice.result("container.stop", name="vision", grace_s=0)
+    house.mind.asleep = True
+    house.mind.state.sight = replace(house.mind.state.sight, silent_since=NOON, silent_why="connection refused")
+    await alice.result("container.start", name="vision", wait_s=0)
+    assert (await alice.error("exec.start", name="vision"))["data"]["kind"] == "engine_down"
 
 
 async def test_an_operator_in_somebodys_container_is_its_owner_there(house: House, alice: Client) -> None:

@@ -579,7 +579,9 @@ def test_an_engine_without_an_answer_is_noted_and_nothing_concluded() -> None:
     world.tell(ev.EngineSilent(reason="connection refused"))
     world.now += 50
     world.tell(ev.EngineSilent(reason="connection refused"))
-    assert world.state.sight.silent_since == since
+    assert (world.state.sight.silent_since, world.state.sight.silent_why) == (since, "connection refused")
+    world.tell(ev.EngineSilent(reason="no such file or directory"))
+    assert (world.state.sight.silent_since, world.state.sight.silent_why) == (since, "no such file or directory")
     assert stand(world, c) == (Phase.RUNNING, Claim.BOUND)
     world.tell(ev.EngineAnswered(engine=ENGINE, restarted=False))
     assert world.state.sight.silent_since is None

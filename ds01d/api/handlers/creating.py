@@ -103,9 +103,7 @@ def _gpus(wish: CreateParams) -> GpuRequest | None:
 
 
 async def _image(desk: Desk, owner: Owner, wish: CreateParams) -> str:
-    there = await desk.images.names(owner.uid)
-    if isinstance(there, Failure):
-        raise people.refusal(there)
+    there = await waiting.images(desk, owner.uid)
     default = desk.mind.state.policy.containers.default_image
     return images.resolve(wish.image, wish.name, there, owner.uid, default)
 

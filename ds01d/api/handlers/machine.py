@@ -2,14 +2,13 @@
 
 import msgspec
 
-from ds01d.api import images, people
+from ds01d.api import images, people, waiting
 from ds01d.api.desk import Caller, Desk
 from ds01d.api.params import Listing, Nothing
 from ds01d.core.views import machine, slots
 from ds01d.core.views.machine import Notice
 from ds01d.core.views.slots import AllocationView, GpuView, SlotView
 from ds01d.model.image import shown
-from ds01d.model.operation import Failure
 
 
 class GpuList(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +73,7 @@ async def list_images(desk: Desk, caller: Caller, wish: Listing) -> ImageList:
     uid = actor.uid
     if wish.user is not None:
         uid = (await people.owner(desk, caller, wish.user)).uid
-    there = await desk.images.names(uid)
-    if isinstance(there, Failure):
-        raise people.refusal(there)
+    there = await waiting.images(desk, uid)
     everybody = wish.all or (actor.uid == 0 and wish.user is None)
     chosen = there if everybody else images.usable(there, uid)
     views = [

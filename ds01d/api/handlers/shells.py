@@ -6,10 +6,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ds01d.api import people
+from ds01d.api import people, waiting
 from ds01d.api.desk import Caller, Desk
 from ds01d.api.params import Id, Own, Params, Rows, Word
 from ds01d.api.ports import ExecResult
+from ds01d.core.views import operations
 from ds01d.model.container import Container, Phase
 from ds01d.model.errors import Invalid, WrongPhase
 
@@ -74,7 +75,7 @@ class ExecState(msgspec.Struct, frozen=True, kw_only=True):
 async def start(desk: Desk, caller: Caller, wish: ShellParams) -> Started:
     """Make a shell in a running container; fetch it at the second socket with the ticket."""
     c = people.container(desk.mind.state, caller.actor, wish.name, wish.user)
-    _runs(c, command=wish.argv is not None)
+    _runs(desk, c, command=wish.argv is not None)
     assert c.engine_id is not None
     argv = wish.argv if wish.argv is not None else LOGIN_SHELL
     if not argv or not argv[0]:
@@ -117,9 +118,14 @@ async def _mine(desk: Desk, caller: Caller, exec_id: str) -> ExecResult:
     return found
 
 
-def _runs(c: Container, *, command: bool) -> None:
-    if c.phase is not Phase.RUNNING or c.engine_id is None:
-        what = "run a command" if command else "open a shell"
+def _runs(desk: Desk, c: Container, *, command: bool) -> None:
+    what = f"cannot {'run a command' if command else 'open a shell'} in {c.name}"
+    runs = c.phase is Phase.RUNNING and c.engine_id is not None
+    # What is on its way waits for a silent engine from the first moment on, and a moment later is no better.
+    grace_s = operations.RESTART_S if runs else 0.0
+    if c.phase is not Phase.STOPPED and (down := waiting.silence(desk, what, grace_s=grace_s)) is not None:
+        raise down
+    if not runs:
         start = f"start it with `container-{'start' if command else 'run'} {c.name}`"
         way_on = start if c.phase is Phase.STOPPED else "try again in a moment"
-        raise WrongPhase(f"cannot {what} in {c.name}: it is {c.phase}", hint=way_on)
+        raise WrongPhase(f"{what}: it is {c.phase}", hint=way_on)

@@ -36,7 +36,7 @@ def doubted(tx: Tx, container: ContainerId, *, at_once: bool = True) -> None:
 
 
 def strange(tx: Tx, e: EngineHinted) -> None:
-    """One that is not ours begins to run, or one that operators are told of ends: a listing at once, not in its turn."""
+    """One that is not ours begins to run, or one that operators are told of ends: a listing at once, not in turn."""
     sight = tx.state.sight
     told_of = e.engine_id in sight.unaccounted or e.engine_id in sight.foreign_slots.values()
     if e.action in _BEGINS or (told_of and e.action in _ENDS):
@@ -86,10 +86,11 @@ def write_again(tx: Tx, container: ContainerId) -> None:
 
 
 def silent(tx: Tx, e: EngineSilent) -> None:
-    """Nothing is concluded from silence; it is only noted since when."""
+    """Nothing is concluded from silence; it is only noted since when, and why it lasts."""
     sight = tx.state.sight
-    if sight.silent_since is None:
-        tx.see(replace(sight, silent_since=tx.now, silent_why=e.reason))
+    since = sight.silent_since if sight.silent_since is not None else tx.now
+    if (since, e.reason) != (sight.silent_since, sight.silent_why):
+        tx.see(replace(sight, silent_since=since, silent_why=e.reason))
 
 
 def answered(tx: Tx, e: EngineAnswered) -> None:
