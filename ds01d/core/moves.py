@@ -17,6 +17,8 @@ HOLD_MIN_S = 10.0
 HEARD_SLACK_S = 22.0
 #: What a failed start leaves of a hold at least; seconds.
 HOLD_AFTER_FAILURE_S = 300.0
+#: Exit codes of SIGKILL and SIGTERM: what `docker kill`, `docker stop` and the kernel short of memory leave.
+_KILLED = {137: "was killed", 143: "was terminated"}
 
 
 def hold_until(start: float, hold_s: float | None) -> float:
@@ -92,7 +94,7 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
     again = c.phase is Phase.RUNNING and policy.containers.restart_after_boot
     again = again and (c.interrupted or _over_before_engine(look)) and not _ended_before_silence(tx, look)
     then, phase = c.then, c.phase
-    why = {Phase.STOPPING: c.why or "stopped"}.get(phase, f"ended by itself{_exit_words(look.exit_code)}")
+    why = {Phase.STOPPING: c.why or "stopped"}.get(phase, _ended(look.exit_code))
     if phase is Phase.STARTING and under_another_engine(look):
         why = "ended with the engine, which was restarted"
     if again and (a is not None or not c.wants_gpu) and not (a is not None and a.lost):
@@ -146,8 +148,12 @@ def _ended_before_silence(tx: Tx, look: Look) -> bool:
     return heard is not None and 0 < look.finished_at < heard - HEARD_SLACK_S
 
 
-def _exit_words(code: int | None) -> str:
-    return "" if code is None else f" with exit code {code}"
+def _ended(code: int | None) -> str:
+    """How a run ended that nobody asked us to end; 128 and the number of a signal: somebody else ended it."""
+    if code is None:
+        return "ended by itself"
+    killed = _KILLED.get(code)
+    return f"ended by itself with exit code {code}" if killed is None else f"{killed} (exit code {code})"
 
 
 def seen_running(tx: Tx, c: Container, look: Look, why: str = "") -> Container:

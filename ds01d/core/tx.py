@@ -26,6 +26,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
     old: object | None
     new: object | None
+    #: Of a record that is gone: how it was when it went.
+    last: object | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -34,7 +36,7 @@ _encode = msgspec.json.Encoder().encode
 class Tx:
     """One event's view of the state. `now` is epoch seconds; nothing in the core asks a clock."""
 
-    __slots__ = ("_counter", "_olds", "_policy", "_sight", "effects", "now", "state")
+    __slots__ = ("_counter", "_lasts", "_olds", "_policy", "_sight", "effects", "now", "state")
 
     def __init__(self, state: State, now: float) -> None:
         self.state = state
@@ -42,6 +44,7 @@ class Tx:
         self.effects: list[Effect] = []
         #: What was there before, by table and id, in the order of change.
         self._olds: dict[tuple[str, str], tuple[Table[Any, Any], object | None]] = {}
+        self._lasts: dict[tuple[str, str], object | None] = {}
         self._counter = state.counter
         self._sight = state.sight
         self._policy = state.policy
@@ -52,6 +55,8 @@ class Tx:
         place = (table.name, key)
         if place not in self._olds:
             self._olds[place] = (table, old)
+        if record is None and old is not None:
+            self._lasts[place] = old
 
     def change(self, container: Container, **fields: object) -> Container:
         """Store a container with some fields changed, and give the new record."""
@@ -104,6 +109,7 @@ class Tx:
         for (_, key), (table, old) in reversed(self._olds.items()):
             table.store(key, old)
         self._olds.clear()
+        self._lasts.clear()
         self.effects.clear()
         self.state.counter = self._counter
         self.state.sight = self._sight
@@ -116,7 +122,8 @@ class Tx:
         for (name, key), (table, old) in self._olds.items():
             new = table.rows.get(key)
             if new is not old and new != old:
-                changes.append(Change(table=name, id=key, old=old, new=new))
+                last = self._lasts.get((name, key)) if new is None else None
+                changes.append(Change(table=name, id=key, old=old, new=new, last=last))
         if not changes:
             return ()
         for change in changes:

@@ -252,7 +252,7 @@ class Loop:
                 self._inbox.append((Stumbled(container=container, message=str(fault)[:200], answered=over), None))
         lines = lines_of(self._state, outcome.changes, outcome.effects, self._clock.now())
         if outcome.refused is not None:
-            lines += refusal_lines(event, outcome.refused, self._clock.now())
+            lines += refusal_lines(self._state, event, outcome.refused, self._clock.now())
         answered = bool(outcome.faults or outcome.refused is not None or outcome.preview)
         self._act_soon(outcome, lines, None if answered else reply)
         if reply is None or reply.done():

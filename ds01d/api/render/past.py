@@ -8,7 +8,7 @@ from ds01d.core.views.chronicle import EventView
 #: Facts that are said otherwise, or mean something to programs only.
 _UNSAID = {
     *("container", "id", "engine_id", "gpueq", "slots", "slot", "gpu", "until", "kind"),
-    *("message", "why", "reason", "text"),
+    *("message", "why", "reason", "text", "verb"),
 }
 
 
@@ -31,18 +31,22 @@ def line(e: EventView, page: Page) -> str:
 
 
 def _facts(found: dict[str, object], page: Page) -> str:
+    because = found.get("message") or found.get("why") or found.get("reason") or found.get("text")
     said = [
-        f"{k.replace('_', ' ')} {_word(v)}"
+        words
         for k, v in found.items()
-        if k not in _UNSAID and v not in (None, "", [], (), 0, False)
+        if k not in _UNSAID
+        and v not in (None, "", [], (), 0, False)
+        and (words := f"{k.replace('_', ' ')} {_word(v)}") not in str(because)
     ]
+    if found.get("verb"):
+        said.insert(0, f"{found['verb']} failed")
     gpu = found.get("slots") or found.get("slot") or found.get("gpu")
     if gpu is not None:
         said.insert(0, f"GPU {_word(gpu)}")
     ends = found.get("until")
     if isinstance(ends, int | float):
         said.append(f"until {page.clock(ends)}")
-    because = found.get("message") or found.get("why") or found.get("reason") or found.get("text")
     return f"{', '.join(said)}: {because}" if said and because else ", ".join(said) or str(because or "")
 
 

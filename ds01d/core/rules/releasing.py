@@ -125,6 +125,8 @@ def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
         fields |= {"phase": Phase.REMOVING, "engine_gone": c.engine_gone}
     elif gone:
         fields |= {"phase": Phase.REMOVING, "engine_id": None}
+        if look.status is EngineStatus.ABSENT and c.phase is not Phase.REMOVING:
+            fields |= {"why": "removed from outside"}
     elif c.phase is Phase.STOPPED:
         fields |= {"why": f"parked: {a.reason}"}
         tx.emit(do.Tell(uid=c.uid, container=c.id, text=f"{c.name} is parked: {_came_of(tx, a.slots)}"))
