@@ -100,6 +100,23 @@ async def test_a_users_day(house: House, golden: Golden) -> None:
 
 
 @pytest.mark.root
+async def test_an_operator_without_allocations_is_told_how_to_see_everybodys(house: House) -> None:
+    alice, bob, carol = await house.client(ALICE), await house.client(BOB), await house.client(CAROL)
+    seen = Transcript()
+    await seen.ask("carol", carol, "allocation.list")
+    assert "no allocations\n" in seen.text
+    await alice.result("container.create", name="vision", image="python:3.12")
+
+    seen = Transcript()
+    await seen.ask("carol", carol, "allocation.list")
+    assert "none of yours; everybody's: ds01ctl allocations --all\n" in seen.text
+    for client, params in ((bob, {}), (carol, {"user": "bob"})):
+        seen = Transcript()
+        await seen.ask("who", client, "allocation.list", **params)
+        assert "no allocations\n" in seen.text
+
+
+@pytest.mark.root
 async def test_the_machine_in_all_its_states(house: House, golden: Golden) -> None:
     alice, carol = await house.client(ALICE), await house.client(CAROL)
     await alice.result("container.create", name="vision", image="python:3.12")

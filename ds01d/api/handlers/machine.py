@@ -27,6 +27,8 @@ class AllocationList(msgspec.Struct, frozen=True, kw_only=True):
     """Promises of slots, by user."""
 
     allocations: tuple[AllocationView, ...]
+    #: How many others there are, where an operator asked for his own.
+    others: int = 0
 
 
 class ImageView(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +66,9 @@ async def allocations(desk: Desk, caller: Caller, wish: Listing) -> AllocationLi
     state, actor = desk.mind.state, caller.actor
     everybody = wish.all or (actor.uid == 0 and wish.user is None)
     uid = people.uid_named(state, actor, wish.user)
-    return AllocationList(allocations=slots.allocations(state, uid, everybody=everybody))
+    shown = slots.allocations(state, uid, everybody=everybody)
+    own = actor.operator and wish.user is None and not everybody
+    return AllocationList(allocations=shown, others=len(state.allocations) - len(shown) if own else 0)
 
 
 async def list_images(desk: Desk, caller: Caller, wish: Listing) -> ImageList:

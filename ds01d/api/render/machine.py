@@ -80,7 +80,7 @@ def share(s: Share) -> str:
 def allocations(a: AllocationList, page: Page) -> str:
     """Which container holds which slots."""
     if not a.allocations:
-        return "no allocations\n"
+        return "none of yours; everybody's: ds01ctl allocations --all\n" if a.others else "no allocations\n"
     heads = ["USER", "CONTAINER", "GPU(S)", "CLAIM", "SINCE", "UNTIL", "NOTE"]
     return table(page, heads, [_allocation(v, page) for v in a.allocations], {"bound": "green", "releasing": "yellow"})
 
