@@ -15,6 +15,8 @@ HOLD_MIN_S = 10.0
 #: An end so shortly (seconds) before an engine's silence may have come by what silenced it: an engine that is told to
 #: stop gives containers 15 s, and then keeps open connections, our event stream among them, for another 5 s.
 HEARD_SLACK_S = 22.0
+#: Two readings of when the same engine came up differ by so many seconds at most: the clock is set meanwhile.
+SAME_ENGINE_S = 0.2
 #: What a failed start leaves of a hold at least; seconds.
 HOLD_AFTER_FAILURE_S = 300.0
 #: Exit codes of SIGKILL and SIGTERM: what `docker kill`, `docker stop` and the kernel short of memory leave.
@@ -92,7 +94,8 @@ def run_ended(tx: Tx, c: Container, look: Look) -> None:
     a = tx.state.allocation_of(c.id)
     policy = tx.state.policy
     again = c.phase is Phase.RUNNING and policy.containers.restart_after_boot
-    again = again and (c.interrupted or _over_before_engine(look)) and not _ended_before_silence(tx, look)
+    went_down = c.interrupted or _over_before_engine(look) or _told_by_a_successor(tx, look)
+    again = again and went_down and not _ended_before_silence(tx, look)
     then, phase = c.then, c.phase
     why = {Phase.STOPPING: c.why or "stopped"}.get(phase, _ended(look.exit_code))
     if phase is Phase.STARTING and under_another_engine(look):
@@ -139,6 +142,16 @@ def under_another_engine(look: Look) -> bool:
 def _over_before_engine(look: Look) -> bool:
     """Whether a run was over before the engine that tells of it came up: a look may be quicker than that news."""
     return 0 < look.finished_at < look.engine_since
+
+
+def _told_by_a_successor(tx: Tx, look: Look) -> bool:
+    """Whether an engine tells of a run's end that came up after it began, and that we do not know of yet.
+
+    An engine that finds containers running which it did not keep ends them itself, after it has come up.
+    """
+    sight = tx.state.sight
+    known = sight.engine.since if sight.engine is not None and sight.silent_since is not None else 0.0
+    return 0 < known < look.engine_since - SAME_ENGINE_S and under_another_engine(look)
 
 
 def _ended_before_silence(tx: Tx, look: Look) -> bool:

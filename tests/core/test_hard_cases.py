@@ -291,6 +291,24 @@ def test_a_look_that_the_next_engine_answers_before_it_is_known_to_be_another_te
     assert world.fresh(c).phase is Phase.RUNNING
 
 
+@pytest.mark.parametrize("another", [True, False])
+def test_what_the_next_engine_ended_before_it_is_known_to_be_another_is_started_again(another: bool) -> None:
+    world = World()
+    came_up = world.now
+    world.tell(ev.EngineAnswered(engine=replace(ENGINE, since=came_up), restarted=False))
+    c = world.with_running()
+    world.now += 100
+    world.tell(ev.EngineSilent(reason="its stream ended"))
+    since = world.now + 0.5 if another else came_up
+    world.now += 1
+    world.ends(c.engine_id, 0)
+    world.hint(c, "die")
+    world.looks(c, EngineStatus.STOPPED, engine_since=since)
+    world.oblige()
+
+    assert world.fresh(c).phase is (Phase.RUNNING if another else Phase.STOPPED)
+
+
 def test_a_container_that_went_down_with_an_engine_restarted_behind_our_back_is_started_again() -> None:
     world = World()
     c = world.with_running()
