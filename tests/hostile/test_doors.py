@@ -16,7 +16,7 @@ async def test_a_storm_of_bad_requests_leaves_no_trace_and_delays_nobody() -> No
     print(await Storm(str(int(time.time())), 6.0).run())
 
 
-@pytest.mark.system
+@pytest.mark.long
 async def test_a_minute_of_bad_requests_leaves_no_trace_and_delays_nobody() -> None:
     print(await Storm(str(int(time.time())), 60.0).run())
 
