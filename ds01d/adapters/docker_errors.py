@@ -29,6 +29,13 @@ _HOOK_OUTPUT: Final = re.compile(r"exit status \d+, stdout: (.*?), stderr: (.*)"
 _UNKNOWN: Final = re.compile(r"(?::\s*unknown)+\s*$")
 _CHARS_MAX: Final = 500
 
+#: The guard names the place inside, dockerd and runc name the directory on the host.
+_DIRECTORY_LOST: Final = (
+    (re.compile(GUARD + r"(/.*?) is not the directory that was checked"), "was replaced by another directory"),
+    (re.compile(r"bind source path does not exist: (/.*?)\s*$"), "is gone"),
+    (re.compile(r'error mounting "([^"]+)" to rootfs at .*not a directory', re.DOTALL), "is no directory any more"),
+)
+
 _STALE_TASK: Final = ("id already exists", "already exists: unknown", "task already exists", "container with id exists")
 #: The directory of a task whose engine died before its runtime answered (seen on 26.1.5 with a hook that hung).
 _STALE_DIRECTORY: Final = re.compile(r"mkdir \S*/io\.containerd\.runtime\.\S+: file exists")
@@ -38,7 +45,7 @@ def readable(message: str) -> str:
     """The sentence that says what went wrong, in one line of at most 500 characters."""
     text = _UNKNOWN.sub("", " ".join(message.split()))
     if GUARD in text:
-        return text[text.rindex(GUARD) :].removeprefix("ds01: ")[:_CHARS_MAX]
+        return text[text.rindex(GUARD) + len(GUARD) :][:_CHARS_MAX]
     while (match := _PREFIX.match(text)) is not None and match.end() < len(text):
         text = text[match.end() :]
     if (hook := _HOOK_OUTPUT.fullmatch(text)) is not None and hook[2].strip(" ,"):
@@ -54,6 +61,14 @@ def permission_lags(message: str) -> bool:
 def directory_moved(message: str) -> bool:
     """Whether the guard found another directory under a mount, or the same one on a file system mounted anew."""
     return GUARD in message and "is not the directory that was checked" in message
+
+
+def directory_lost(message: str) -> str | None:
+    """Which of the directories of a container kept it from starting, as the engine names it, and what became of it."""
+    for pattern, what in _DIRECTORY_LOST:
+        if (found := pattern.search(message)) is not None:
+            return f"{found[1]} {what}"[:_CHARS_MAX]
+    return None
 
 
 def task_left_over(message: str) -> bool:

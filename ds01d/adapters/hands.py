@@ -19,7 +19,7 @@ from ds01d.adapters.docker import (
     EngineUnreachable,
     NameConflict,
 )
-from ds01d.adapters.docker_errors import directory_moved, permission_lags, readable, task_left_over
+from ds01d.adapters.docker_errors import directory_lost, directory_moved, permission_lags, readable, task_left_over
 from ds01d.adapters.docker_images import EngineImages
 from ds01d.adapters.docker_reading import Unreadable
 from ds01d.adapters.engine_look import Ghosts, Looker
@@ -36,7 +36,7 @@ from ds01d.core.effects import (
     StopContainer,
     Withdraw,
 )
-from ds01d.core.events import DIRECTORY_MOVED, Answer, Done, Failed, Looked, Uncertain
+from ds01d.core.events import DIRECTORY_GONE, DIRECTORY_MOVED, Answer, Done, Failed, Looked, Uncertain
 from ds01d.model.container import Mount
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import EngineId, SlotId
@@ -193,8 +193,9 @@ class Hands:
         if isinstance(order, StartContainer) and task_left_over(refused.message):
             hint = "the engine died in an earlier start and left this behind: if it stays, systemctl restart containerd"
             return _failed(order, readable(refused.message), hint=hint, again=True)
-        if isinstance(order, StartContainer) and directory_moved(refused.message):
-            return _failed(order, readable(refused.message), kind=DIRECTORY_MOVED)
+        if isinstance(order, StartContainer) and (lost := directory_lost(refused.message)) is not None:
+            kind = DIRECTORY_MOVED if directory_moved(refused.message) else DIRECTORY_GONE
+            return _failed(order, lost, kind=kind)
         again = recent and permission_lags(refused.message)
         return _failed(order, readable(refused.message), again=again)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ds01d.adapters.docker_errors import permission_lags, readable, task_left_over
+from ds01d.adapters.docker_errors import directory_lost, permission_lags, readable, task_left_over
 from ds01d.adapters.docker_reading import Unreadable, epoch, read_images, read_inspect, read_row
 from ds01d.model.facts import EngineStatus
 from tests.adapters.fake_engine import FULL_ID, inspected
@@ -129,7 +129,7 @@ RUNC = (
     [
         (
             f"{RUNC}unable to start container process: {HOOK}ds01: cannot start: it holds no allocation now: unknown",
-            "cannot start: it holds no allocation now",
+            "it holds no allocation now",
         ),
         (
             f'{RUNC}unable to start container process: exec: "/x": stat /x: no such file or directory: unknown',
@@ -161,6 +161,31 @@ def test_only_a_view_that_runs_behind_is_called_so() -> None:
     assert permission_lags("ds01: cannot start: stale generation: the engine still had an older permission at hand")
     assert not permission_lags("ds01: cannot start: it holds no allocation now")
     assert not permission_lags("stale generation")
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            f"{RUNC}{HOOK}ds01: cannot start: /workspace is not the directory that was checked when the container was made",
+            "/workspace was replaced by another directory",
+        ),
+        (
+            'invalid mount config for type "bind": bind source path does not exist: /home/alice/my work',
+            "/home/alice/my work is gone",
+        ),
+        (
+            f'{RUNC}error mounting "/home/alice/ws" to rootfs at "/workspace": not a directory: unknown: Are you trying to',
+            "/home/alice/ws is no directory any more",
+        ),
+        ('invalid mount config for type "bind": field Target must not be empty', None),
+        (f'{RUNC}error mounting "proc" to rootfs at "/proc": permission denied: unknown', None),
+    ],
+)
+def test_a_directory_that_keeps_a_container_from_starting_is_told_with_what_became_of_it(
+    message: str, said: str | None
+) -> None:
+    assert directory_lost(message) == said
 
 
 def test_what_a_dead_start_left_behind_is_recognised() -> None:

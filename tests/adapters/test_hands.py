@@ -28,7 +28,7 @@ from ds01d.core.effects import (
     StopContainer,
     Withdraw,
 )
-from ds01d.core.events import DIRECTORY_MOVED, Answer, Done, Failed, Looked, Uncertain
+from ds01d.core.events import DIRECTORY_GONE, DIRECTORY_MOVED, Answer, Done, Failed, Looked, Uncertain
 from ds01d.model.container import ContainerSpec, Mount
 from ds01d.model.facts import CgroupStatus, EngineStatus, Look
 from ds01d.model.ids import ContainerId, EngineId, EngineName, GpuUuid, Key, OrderId, SlotId, Uid
@@ -292,7 +292,15 @@ async def test_a_start_that_the_guard_refused_for_a_directory_says_so(bench: Ben
     answer = await bench.do(start())
     assert isinstance(answer, Failed)
     assert (answer.kind, answer.again) == (DIRECTORY_MOVED, False)
-    assert answer.message.startswith("cannot start: /workspace is not")
+    assert answer.message == "/workspace was replaced by another directory"
+
+
+async def test_a_start_whose_directory_is_gone_says_so_and_its_permission_is_not_renewed_for_it(bench: Bench) -> None:
+    words = 'invalid mount config for type "bind": bind source path does not exist: /home/alice/workspace'
+    bench.fake.replies[START] = bench.fake.refuses(words, 400)
+    answer = await bench.do(start())
+    assert isinstance(answer, Failed)
+    assert (answer.kind, answer.message) == (DIRECTORY_GONE, "/home/alice/workspace is gone")
 
 
 async def test_what_a_dead_start_left_behind_is_tried_again_with_the_way_out(bench: Bench) -> None:

@@ -307,7 +307,8 @@ def test_a_workspace_swapped_for_a_symlink_is_stopped_by_the_guard(clean: House)
 
     said = clean.refused("alice", "container-start", "thesis", code=1)
 
-    assert "/workspace is not the directory that was checked" in said
+    assert "/mine, its /workspace, was replaced by another directory" in said
+    assert "container-cleanup thesis" in said
     assert clean.of("alice", "thesis")["status"] == "created"
     clean.run("alice", "rm", "mine")
     clean.run("alice", "mv", "mine.away", "mine")

@@ -2,7 +2,7 @@
 
 from ds01d.core import effects as do
 from ds01d.core.admitting import admit
-from ds01d.core.events import DIRECTORY_MOVED, Failed, StartRequested, Uncertain
+from ds01d.core.events import DIRECTORY_GONE, DIRECTORY_MOVED, Failed, StartRequested, Uncertain
 from ds01d.core.moves import HOLD_AFTER_FAILURE_S, back_off, bind, engine_failure, fail, hold, promise
 from ds01d.core.requests import open_operation, repeated, target
 from ds01d.core.settling import contested, pending
@@ -95,7 +95,7 @@ def failed(tx: Tx, c: Container, e: Failed) -> None:
         # A file system that was mounted anew has another number; a permission tells the one of the day it was written.
         tx.change(c, renewed=True, permission=Permission.UNSURE, generation="", withdraw=True)
     else:
-        tx.change(c, trouble=_words(e), attempts=TRIES_MAX, look=True)
+        tx.change(c, trouble=_words(c, e), attempts=TRIES_MAX, look=True)
 
 
 def unanswered(tx: Tx, c: Container, e: Uncertain) -> Container:
@@ -103,8 +103,20 @@ def unanswered(tx: Tx, c: Container, e: Uncertain) -> Container:
     return tx.change(c, trouble=e.message or c.trouble)
 
 
-def _words(e: Failed) -> str:
+def _words(c: Container, e: Failed) -> str:
+    if e.kind in {DIRECTORY_MOVED, DIRECTORY_GONE}:
+        hint = f"put it back, or `container-cleanup {c.name}` and create it anew; what is in the directory stays"
+        return f"{_on_the_host(c, e.message)}\n{hint}"
     return f"{e.message}\n{e.hint}" if e.hint else e.message
+
+
+def _on_the_host(c: Container, words: str) -> str:
+    """What became of a directory, with its path on the host first, whichever side the engine spoke of."""
+    for mount in c.spec.mounts:
+        for path in (mount.target, mount.source):
+            if words.startswith(f"{path} "):
+                return f"{mount.source}, its {mount.target}, {words.removeprefix(path).lstrip()}"
+    return words
 
 
 def not_running(tx: Tx, c: Container, look: Look) -> None:
