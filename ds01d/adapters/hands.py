@@ -291,7 +291,7 @@ class Hands:
             async with asyncio.timeout(order.timeout_s):
                 look = await self._looker.look(order)
         except TimeoutError:
-            trouble = f"the look took longer than {order.timeout_s:g} s"
+            trouble = f"the engine or the driver told nothing within {order.timeout_s:g} s"
             look = Look(status=EngineStatus.SILENT, cgroup=CgroupStatus.UNKNOWN, trouble=trouble)
         return Looked(container=order.container, order=order.order, look=look)
 

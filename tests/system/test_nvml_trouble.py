@@ -69,7 +69,8 @@ def test_who_waits_for_a_driver_that_hangs_hears_why_without_a_terminal_too(clea
     began = time.monotonic()
     said = clean.refused("alice", "container-stop", "thesis", "--release", code=75)
     assert time.monotonic() - began < 30
-    assert "the GPUs cannot be seen" in said
+    # The first look may still be out when he is answered.
+    assert "the GPUs cannot be seen" in said or "the engine or the driver told nothing" in said, said
 
     clean.server.nvml.clear_faults()
     clean.wait_for_free("4:0", 40)
