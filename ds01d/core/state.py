@@ -42,8 +42,9 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     #: Index, UUID, MIG UUID, `0:1`, `/dev/nvidia0` → the slots meant.
     names: dict[str, tuple[SlotId, ...]] = {}
     foreign: dict[EngineId, ForeignContainer] = {}
-    #: Slots named by a running foreign container, with its id.
+    #: Slots named by a running foreign container, with its id; and of each such container all that it names.
     foreign_slots: dict[SlotId, EngineId] = {}
+    foreign_on: dict[EngineId, frozenset[SlotId]] = {}
     #: Containers with our label and no record, in words for the operators; and who may turn out to be one.
     unaccounted: dict[EngineId, str] = {}
     suspected: frozenset[EngineId] = frozenset()

@@ -52,6 +52,16 @@ def test_the_end_of_one_that_keeps_a_gpu_is_looked_for_at_once() -> None:
     assert len(list(world.heard(do.Relist))) == 1
 
 
+def test_of_two_on_the_same_gpus_operators_are_told_both() -> None:
+    world = World()
+    tell(world, PRIVILEGED, replace(PRIVILEGED, engine_id=EngineId("e2"), name="other", gpus=("1",)))
+    said = [n.text for n in notices(world.state, actor("olga"), unsaved_since=None)]
+    assert [text.split(":")[0] for text in said] == [
+        "burn (0123456789ab) runs outside ds01d with GPU 0-1",
+        "other (e2) runs outside ds01d with GPU 1",
+    ]
+
+
 def test_users_are_not_told_which_container_it_is() -> None:
     world = World()
     tell(world, PRIVILEGED)

@@ -177,14 +177,17 @@ def _name_foreign(tx: Tx) -> None:
     """Which slots the running ones name; a name that we cannot read means all of them."""
     sight = tx.state.sight
     named: dict[SlotId, EngineId] = {}
+    on: dict[EngineId, frozenset[SlotId]] = {}
     for f in sight.foreign.values():
         if not f.gpus or not _runs(f):
             continue
-        for word in f.gpus:
-            for sid in _resolve(tx, word):
-                named.setdefault(sid, f.engine_id)
-    if named != sight.foreign_slots:
-        tx.see(replace(sight, foreign_slots=named))
+        found = frozenset([sid for word in f.gpus for sid in _resolve(tx, word)])
+        if found:
+            on[f.engine_id] = found
+        for sid in found:
+            named.setdefault(sid, f.engine_id)
+    if on != sight.foreign_on or named != sight.foreign_slots:
+        tx.see(replace(sight, foreign_slots=named, foreign_on=on))
 
 
 def _resolve(tx: Tx, word: str) -> tuple[SlotId, ...]:

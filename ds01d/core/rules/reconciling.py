@@ -38,7 +38,7 @@ def doubted(tx: Tx, container: ContainerId, *, at_once: bool = True) -> None:
 def strange(tx: Tx, e: EngineHinted) -> None:
     """One that is not ours begins to run, or one that operators are told of ends: a listing at once, not in turn."""
     sight = tx.state.sight
-    told_of = e.engine_id in sight.unaccounted or e.engine_id in sight.foreign_slots.values()
+    told_of = e.engine_id in sight.unaccounted or e.engine_id in sight.foreign_on
     if e.action in _BEGINS or (told_of and e.action in _ENDS):
         tx.emit(do.Relist())
 

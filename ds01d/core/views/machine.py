@@ -8,7 +8,6 @@ from ds01d.core.placing import called, spans
 from ds01d.core.state import State
 from ds01d.core.views.slots import in_order
 from ds01d.model.actor import Actor
-from ds01d.model.ids import EngineId
 
 
 class Severity(StrEnum):
@@ -85,18 +84,20 @@ def notices(
 
 def _foreign(state: State) -> list[Notice]:
     """Containers outside ds01d that run with GPUs: which, on what, and how that ends."""
-    on: dict[EngineId, list[str]] = {}
-    for slot in in_order(state):
-        engine_id = state.sight.foreign_slots.get(slot.id)
-        if engine_id is not None:
-            on.setdefault(engine_id, []).append(slot.name)
-    seen = [(f, on[f.engine_id]) for f in state.sight.foreign.values() if f.engine_id in on]
+    on = state.sight.foreign_on
+    slots = in_order(state) if on else []
+    seen = [
+        (f, [slot.name for slot in slots if slot.id in on[f.engine_id]])
+        for f in state.sight.foreign.values()
+        if f.engine_id in on
+    ]
     return [
         _warning(
             f"{called(f)}{f' of {f.user}' if f.user is not None else ''} runs outside ds01d with GPU {spans(names)}:"
             f" given to nobody new meanwhile; root ends it with `docker stop {f.name}`"
         )
         for f, names in seen
+        if names
     ]
 
 
