@@ -71,6 +71,11 @@ def directory_lost(message: str) -> str | None:
     return None
 
 
+def is_paused(message: str) -> bool:
+    """Whether the engine will not do it because it holds the container's processes still."""
+    return "is paused" in message and "unpause" in message
+
+
 def task_left_over(message: str) -> bool:
     """Whether an engine that died in the middle of a start left something behind that refuses the next one."""
     text = message.lower()

@@ -17,13 +17,13 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from ds01d.adapters.docker import DockerEngine, EngineError, EngineRefused
-from ds01d.adapters.docker_errors import readable
+from ds01d.adapters.docker_errors import is_paused, readable
 from ds01d.adapters.docker_reading import Unreadable
 from ds01d.adapters.procfs import Procfs
 from ds01d.adapters.sessions_process import Execs, Inits
 from ds01d.adapters.sessions_socket import attach
 from ds01d.adapters.systemd import Inherited, Notifier
-from ds01d.model.errors import EngineDown, EngineTrouble, NotFound, TooMany
+from ds01d.model.errors import EngineDown, EngineTrouble, NotFound, Paused, TooMany
 from ds01d.model.ids import EngineId, Uid
 
 PER_USER: Final = 20
@@ -350,6 +350,8 @@ def _refusing(what: str) -> Iterator[None]:
     except EngineRefused as refused:
         if refused.absent:
             raise NotFound(f"{what}: {readable(refused.message)}", hint="container-list tells what runs") from refused
+        if is_paused(refused.message):
+            raise Paused(f"{what}: its container is paused") from refused
         raise EngineTrouble(f"{what}: {readable(refused.message)}") from refused
     except (EngineError, Unreadable) as error:
         hint = "try again; systemctl status docker tells an operator why"

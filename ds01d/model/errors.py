@@ -156,6 +156,10 @@ class EngineTrouble(Refused):
     word = "ENGINE"
 
 
+class Paused(EngineTrouble):
+    """The engine holds every process of the container still; no kind of its own."""
+
+
 class EngineDown(Refused):
     """The engine does not answer: nothing was done, and later it may be otherwise."""
 

@@ -48,7 +48,7 @@ class FakeEngine:
     @staticmethod
     def says(body: object, status: int = 200) -> Reply:
         async def reply(_: web.Request) -> web.StreamResponse:
-            if status == 204:  # noqa: PLR2004  # No Content
+            if status == 204:  # no content
                 return web.Response(status=204)
             # As the engine says it, without a charset: with one, aiodocker takes the JSON itself for the message.
             return web.Response(body=json.dumps(body).encode(), status=status, content_type="application/json")

@@ -167,7 +167,7 @@ def test_only_a_view_that_runs_behind_is_called_so() -> None:
     ("message", "said"),
     [
         (
-            f"{RUNC}{HOOK}ds01: cannot start: /workspace is not the directory that was checked when the container was made",
+            f"{RUNC}{HOOK}ds01: cannot start: /workspace is not the directory that was checked when it was made",
             "/workspace was replaced by another directory",
         ),
         (
@@ -175,7 +175,7 @@ def test_only_a_view_that_runs_behind_is_called_so() -> None:
             "/home/alice/my work is gone",
         ),
         (
-            f'{RUNC}error mounting "/home/alice/ws" to rootfs at "/workspace": not a directory: unknown: Are you trying to',
+            f'{RUNC}error mounting "/home/alice/ws" to rootfs at "/workspace": not a directory: unknown: Are you',
             "/home/alice/ws is no directory any more",
         ),
         ('invalid mount config for type "bind": field Target must not be empty', None),

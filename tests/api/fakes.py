@@ -11,7 +11,7 @@ from ds01d.model.account import Account, Missing
 from ds01d.model.actor import Owner
 from ds01d.model.chronicle import EventLine
 from ds01d.model.container import Mount
-from ds01d.model.errors import NotFound
+from ds01d.model.errors import NotFound, Paused
 from ds01d.model.ids import EngineId, Uid
 from ds01d.model.image import Image, owner_of
 from ds01d.model.operation import Failure
@@ -113,6 +113,8 @@ class Shells:
         self.claimed: list[tuple[str, Uid]] = []
         self.lent: list[int] = []
         self.exit_code: int | None = None
+        #: The engine holds every container still.
+        self.paused = False
 
     async def start(  # noqa: PLR0913  # the shape of the port
         self,
@@ -127,6 +129,8 @@ class Shells:
         uid: Uid,
         lives_in: bool,
     ) -> Ticket:
+        if self.paused:
+            raise Paused("its container is paused")
         exec_id = f"{len(self.started):064x}"
         self.started.append(
             {"argv": argv, "user": user, "env": dict(env), "tty": tty, "workdir": workdir, "lives_in": lives_in}

@@ -144,6 +144,15 @@ async def test_a_start_that_waits_for_a_silent_engine_does_not_call_for_a_moment
     assert (await alice.error("exec.start", name="vision"))["data"]["kind"] == "engine_down"
 
 
+async def test_in_a_paused_container_nothing_is_run_and_it_is_said_who_can_resume_it(
+    house: House, alice: Client
+) -> None:
+    house.shells.paused = True
+    error = await alice.error("exec.start", name="vision", argv=["ls"])
+    assert (error["data"]["kind"], error["message"]) == ("engine", "cannot run a command in vision: it is paused")
+    assert error["data"]["hint"].startswith("`container-stop vision` stops it; an operator resumes it with `docker unp")
+
+
 async def test_an_operator_in_somebodys_container_is_its_owner_there(house: House, alice: Client) -> None:
     shell = await (await house.client(CAROL)).result("exec.start", name="vision", user="alice")
     assert house.shells.started[0]["user"] == "2001:2001"

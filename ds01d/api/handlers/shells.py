@@ -12,7 +12,7 @@ from ds01d.api.params import Id, Own, Params, Rows, Word
 from ds01d.api.ports import ExecResult
 from ds01d.core.views import operations
 from ds01d.model.container import Container, Phase
-from ds01d.model.errors import Invalid, WrongPhase
+from ds01d.model.errors import Invalid, Paused, WrongPhase
 
 #: What of the caller's environment goes along; everything else is dropped, as sshd does.
 _PASSES = re.compile(r"TERM|LANG|COLORTERM|LC_[A-Z]+")
@@ -80,17 +80,21 @@ async def start(desk: Desk, caller: Caller, wish: ShellParams) -> Started:
     argv = wish.argv if wish.argv is not None else LOGIN_SHELL
     if not argv or not argv[0]:
         raise Invalid("cannot run nothing: name a command", hint="`container-exec NAME -- COMMAND`")
-    ticket = await desk.sessions.start(
-        c.engine_id,
-        argv,
-        user=f"{c.uid}:{c.gid}",
-        env=passed(wish.env),
-        tty=wish.tty,
-        workdir=wish.workdir,
-        size=(wish.rows, wish.cols) if wish.tty else None,
-        uid=caller.actor.uid,
-        lives_in=wish.lives_in,
-    )
+    try:
+        ticket = await desk.sessions.start(
+            c.engine_id,
+            argv,
+            user=f"{c.uid}:{c.gid}",
+            env=passed(wish.env),
+            tty=wish.tty,
+            workdir=wish.workdir,
+            size=(wish.rows, wish.cols) if wish.tty else None,
+            uid=caller.actor.uid,
+            lives_in=wish.lives_in,
+        )
+    except Paused:
+        hint = f"`container-stop {c.name}` stops it; an operator resumes it with `docker unpause {c.engine_id[:12]}`"
+        raise Paused(f"{_what(c, command=wish.argv is not None)}: it is paused", hint=hint) from None
     return Started(exec=ticket.exec_id, ticket=ticket.ticket, container=c.name)
 
 
@@ -119,7 +123,7 @@ async def _mine(desk: Desk, caller: Caller, exec_id: str) -> ExecResult:
 
 
 def _runs(desk: Desk, c: Container, *, command: bool) -> None:
-    what = f"cannot {'run a command' if command else 'open a shell'} in {c.name}"
+    what = _what(c, command=command)
     runs = c.phase is Phase.RUNNING and c.engine_id is not None
     # What is on its way waits for a silent engine from the first moment on, and a moment later is no better.
     grace_s = operations.RESTART_S if runs else 0.0
@@ -129,3 +133,7 @@ def _runs(desk: Desk, c: Container, *, command: bool) -> None:
         start = f"start it with `container-{'start' if command else 'run'} {c.name}`"
         way_on = start if c.phase is Phase.STOPPED else "try again in a moment"
         raise WrongPhase(f"{what}: it is {c.phase}", hint=way_on)
+
+
+def _what(c: Container, *, command: bool) -> str:
+    return f"cannot {'run a command' if command else 'open a shell'} in {c.name}"
