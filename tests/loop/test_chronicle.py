@@ -13,7 +13,7 @@ from ds01d.core.views.chronicle import visible
 from ds01d.loop.chronicle import Line, lines_of, refusal_lines
 from ds01d.model.chronicle import AllocationLine, EventLine
 from ds01d.model.container import Container, ContainerSpec
-from ds01d.model.facts import EngineStatus
+from ds01d.model.facts import CgroupStatus, EngineStatus
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.policy import Limits, Policy
 from tests.core.world import World, actor, owner
@@ -71,6 +71,19 @@ def test_one_removed_on_request_says_by_whom() -> None:
     world = Written()
     c = world.with_parked()
     world.ask_remove(c)
+    world.oblige()
+    [removed] = world.events("container.removed")
+    assert removed.details["why"] == "removed by alice"
+
+
+def test_one_whose_removal_waited_for_proof_still_says_by_whom() -> None:
+    world = Written()
+    c = world.with_stopped()
+    world.ask_remove(c)
+    world.oblige(until=lambda w: isinstance(w.orders.get(c.id), do.LookAt))
+    world.looks(c, EngineStatus.STOPPED, cgroup=CgroupStatus.OCCUPIED)
+    assert "waiting for proof" in world.fresh(c).why
+    world.wait(2)
     world.oblige()
     [removed] = world.events("container.removed")
     assert removed.details["why"] == "removed by alice"

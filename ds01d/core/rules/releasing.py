@@ -39,6 +39,8 @@ from ds01d.model.operation import Verb
 LINGERING_ASKED_S = 2.0
 #: After which such a slot is drained and the operators are told; seconds.
 LINGERING_MAX_S = 600.0
+#: How the reason of a container begins whose slots are not proved unused yet.
+_WAITING = "waiting for proof"
 
 
 def hold_over(tx: Tx, a: Allocation) -> None:
@@ -98,7 +100,7 @@ def _running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
 
 
 def _again(tx: Tx, c: Container, why: str) -> None:
-    tx.change(c, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts), why=f"waiting for proof: {why}")
+    tx.change(c, attempts=c.attempts + 1, retry_at=tx.now + back_off(c.attempts), why=f"{_WAITING}: {why}")
 
 
 def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
@@ -120,6 +122,8 @@ def _not_running(tx: Tx, c: Container, a: Allocation, look: Look) -> None:
     freed(tx, a)
     gone = look.status in {EngineStatus.ABSENT, EngineStatus.STRANGE}
     fields: dict[str, object] = {"attempts": 0, "retry_at": None, "engine_gone": False}
+    if c.phase is Phase.REMOVING and c.why.startswith(_WAITING):
+        fields |= {"why": a.reason}  # the wait is over, and what it is removed for is told once it is gone
     if gone and c.blocks:
         # Other slots of its have yet to be proved unused, for which its id and the operator's word are needed.
         fields |= {"phase": Phase.REMOVING, "engine_gone": c.engine_gone}
@@ -178,7 +182,7 @@ def _lingering(tx: Tx, c: Container, a: Allocation, remains: str, *, known: bool
         return
     since = a.lingering_since if a.lingering_since is not None else tx.now
     tx.claim(a, lingering=remains, lingering_since=since)
-    tx.change(c, retry_at=tx.now + LINGERING_ASKED_S, why=f"waiting for proof: {remains}")
+    tx.change(c, retry_at=tx.now + LINGERING_ASKED_S, why=f"{_WAITING}: {remains}")
     if tx.now - since < LINGERING_MAX_S:
         return
     for slot_id in a.slots:
@@ -201,7 +205,7 @@ def unblocked(tx: Tx, c: Container, look: Look) -> None:
         return
     remains = remaining(tx, c.blocks, look)
     if remains is not None:
-        tx.change(c, retry_at=tx.now + LINGERING_ASKED_S, why=f"waiting for proof: {remains}")
+        tx.change(c, retry_at=tx.now + LINGERING_ASKED_S, why=f"{_WAITING}: {remains}")
         return
     gone = gone or look.status is EngineStatus.ABSENT
     over = gone and c.phase is Phase.REMOVING and tx.state.allocation_of(c.id) is None
