@@ -92,7 +92,7 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 #: The kind of a start that the guard refused because of a directory of the user's.
 DIRECTORY_MOVED = "directory_moved"
-#: The kind of a start for which a directory of the user's is not there. Both messages begin with its path, on either side.
+#: The kind of a start for which a directory of the user's is not there. Both messages begin with its path.
 DIRECTORY_GONE = "directory_gone"
 
 
