@@ -41,9 +41,9 @@ class StillGoing(Pending):
         super().__init__(
             f"cannot say yet what came of it: the {what} of {operation.container_name} goes on"
             f"{f' ({why})' if why else ''}",
-            hint=f"{do}`container-why {operation.container_name}` says how far it is",
+            hint=f"{do}`container-why {operation.container_name}` says how far it is; "
+            f"programs wait with operation.wait {operation.id}",
         )
-        # For programs, which wait with operation.wait; people are told of the container.
         self.operation = operation.id
 
 
