@@ -7,7 +7,7 @@ from ds01d.core import effects as do
 from ds01d.core import events as ev
 from ds01d.core.views.machine import notices
 from ds01d.model.container import Phase
-from ds01d.model.facts import EngineStatus, Listed
+from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
 from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
 from ds01d.model.permission import PermissionSeen
 from tests.core.world import T0, UIDS, Made, World, actor, whole
@@ -52,6 +52,16 @@ def test_one_that_turns_up_later_is_told_once_and_shown_to_operators_until_it_go
 
     tell(world)
     assert not any("train._.1001 (e9)" in text for text in shown(world, "olga"))
+
+
+@pytest.mark.parametrize("cgroup", [CgroupStatus.OCCUPIED, CgroupStatus.EMPTY])
+def test_one_that_an_engine_left_behind_in_a_start_is_told_too(cgroup: CgroupStatus) -> None:
+    world = World()
+    ghost = replace(FOUND, status=EngineStatus.CREATED, cgroup=cgroup, created_at=T0)
+    for _ in range(2):
+        tell(world, ghost)
+    told = [alert for alert in world.alerts() if "it is created, and processes of its run on" in alert]
+    assert len(told) == (1 if cgroup is CgroupStatus.OCCUPIED else 0)
 
 
 def test_one_that_was_there_at_start_up_is_told_at_once_and_not_again() -> None:

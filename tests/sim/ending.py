@@ -64,6 +64,10 @@ def _operator(play: Play) -> None:
                 # Made by an engine whose name was not known yet; the operator clears it away.
                 play.engine.made.pop(c.engine_id, None)
 
+    for engine_id in play.daemon.state.sight.unaccounted:
+        for proc in list(play.machine.cgroups.get(engine_id, {}).values()):
+            play.machine.end(proc)
+
 
 def _calm(play: Play) -> int:
     """All that does harm is over."""

@@ -357,6 +357,10 @@ class Scene:
 
     def ask_again(self, request: ev.Request) -> None:
         assert self.daemon is not None
+        if isinstance(request, ev.CreateRequested):
+            # The caller's word comes again; the key is the daemon's own, and a new one each time.
+            self.asked += 1
+            request = replace(request, key=Key(f"k{self.asked}"))
         self.daemon.tell(request)
 
     def ask(self, request: ev.Request) -> None:

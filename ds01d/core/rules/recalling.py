@@ -15,7 +15,7 @@ from ds01d.core.state import State
 from ds01d.core.tx import Tx
 from ds01d.model.allocation import Allocation, Claim
 from ds01d.model.container import Container, ContainerSpec, Permission, Phase, Then
-from ds01d.model.facts import EngineStatus, Listed
+from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
 from ds01d.model.permission import PermissionSeen
@@ -219,13 +219,17 @@ def _unaccounted(state: State, x: Listed) -> str | None:
         return None
     which = f"{x.name} ({x.engine_id[:12]})"
     force = "-f " if x.status is EngineStatus.RUNNING else ""
-    cure = f"it is {x.status}; `docker inspect {x.name}` tells more, root removes it with `docker rm {force}{x.name}`"
+    runs_on = x.status is not EngineStatus.RUNNING and x.cgroup is CgroupStatus.OCCUPIED
+    stands = f"{x.status}, and processes of its run on" if runs_on else x.status
+    cure = f"it is {stands}; `docker inspect {x.name}` tells more, root removes it with `docker rm {force}{x.name}`"
     mine = state.containers.one("key", x.label_key) if x.label_key is not None else None
     if mine is not None and mine.engine_id is not None:
         return f"{which} carries the labels of {mine.name} of {mine.user} and is another container: {cure}"
     mine = state.containers.get(x.label_id) if x.label_id is not None else None
     if mine is not None and mine.engine_id is not None:
         return f"{which} carries the id of {mine.name} of {mine.user} and is another container: {cure}"
-    if _labelled(state, x) and x.status in {EngineStatus.RUNNING, EngineStatus.STOPPED}:
+    # What an engine that died in a start left running is "created" to its successor.
+    ran = x.status in {EngineStatus.RUNNING, EngineStatus.STOPPED} or x.cgroup is CgroupStatus.OCCUPIED
+    if _labelled(state, x) and ran:
         return f"{which} carries our label and has no record: {cure}"
     return None
