@@ -218,7 +218,8 @@ async def test_an_unfinished_request_is_pending_with_its_operation_and_how_to_wa
     assert (error["data"]["kind"], error["data"]["exit_code"]) == ("pending", 75)
     operation = error["data"]["operation"]
     assert error["message"] == "cannot say yet what came of it: the creation of a goes on (creating)"
-    assert error["data"]["hint"] == f"`container-why a` says how far it is; programs wait with operation.wait {operation}"
+    waits = f"programs wait with operation.wait {operation}"
+    assert error["data"]["hint"] == f"`container-why a` says how far it is; {waits}"
     assert sum(house.mind.waited) == pytest.approx(3, abs=0.1)
     waited = await alice.result("operation.wait", id=operation, timeout_s=1)
     assert (waited["state"], waited["stage"]) == ("pending", "creating")
