@@ -12,6 +12,8 @@ from tests.sim.daemon import Setup
 from tests.sim.ending import leave_alone, work
 from tests.sim.play import Play
 
+pytestmark = pytest.mark.long
+
 _NAMES = tuple(Play(Setup()).moves)
 #: A choice among few subjects; more than there are begin again at the first.
 _which = st.integers(min_value=0, max_value=7)
