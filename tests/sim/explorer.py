@@ -45,13 +45,13 @@ class Explored(Play):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
-        self.way: list[tuple[str, int]] = []
+        #: What has happened so far; None: nobody wants to know.
+        self.way: list[tuple[str, int]] | None = []
 
     def do(self, name: str, n: int = 0) -> bool:
-        self.way.append((name, n))
         happened = super().do(name, n)
-        if not happened:
-            self.way.pop()
+        if happened and self.way is not None:
+            self.way.append((name, n))
         super().do("begin save")
         return happened
 
@@ -100,7 +100,8 @@ class Explorer:
         self._tiny = tiny
         self._names = tuple(tiny.bounds)
         self._play = begin(tiny, made)
-        self._before = tuple(self._play.way)
+        assert self._play.way is not None
+        self._before, self._play.way = tuple(self._play.way), None
         self._met: set[bytes] = set()
         #: Whence each was reached first, and by which move.
         self._came: list[tuple[int, str, int]] = []

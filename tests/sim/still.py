@@ -22,7 +22,7 @@ from ds01d.core.state import State
 from ds01d.core.table import Table
 from ds01d.model.ids import OperationId
 from ds01d.model.operation import OperationState
-from tests.sim.daemon import Copy, Daemon, Listing
+from tests.sim.daemon import Copy, Daemon, Listing, void
 from tests.sim.engine import Call, Made, Starting
 from tests.sim.hands import Hands, Task
 from tests.sim.machine import Grant, Proc
@@ -113,10 +113,6 @@ def bring_back(play: Play, still: bytes, *, for_the_core: bool = True) -> None:
     d.hands = Hands(play.machine, play.engine, lambda answer: void(d.tell(answer)), odd_cgroups=play.setup.odd_cgroups)
     for name, value in zip(_OF_HANDS, hands, strict=True):
         setattr(d.hands, name, value)
-
-
-def void(_: object) -> None:
-    """Throw an answer away."""
 
 
 def _copy(state: State) -> State:
