@@ -59,7 +59,7 @@ class _Kept(msgspec.Struct, kw_only=True):
 
 
 async def _nothing_to_prepare(_: Request) -> None:
-    """Most tests have all that a request needs."""
+    """A request may be taken in at once."""
 
 
 class Loop:
