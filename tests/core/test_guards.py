@@ -9,11 +9,11 @@ from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, ContainerSpec, Permission, Phase
 from ds01d.model.errors import NoSuchSlots
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
-from ds01d.model.ids import ContainerId, EngineId, EngineName, Key, SlotId, Uid
+from ds01d.model.ids import EngineId, EngineName, Key, SlotId
 from ds01d.model.operation import OperationState
 from ds01d.model.permission import PermissionSeen
 from ds01d.model.probe import SliceUnread
-from tests.core.world import ENGINE, T0, UIDS, Made, World, cut, piece, whole
+from tests.core.world import ENGINE, Made, World, cut, piece, unrecorded, whole
 
 
 def releasing(world: World) -> Container:
@@ -251,27 +251,10 @@ def test_a_card_that_is_cut_now_is_not_there_as_a_whole_although_its_slices_cann
 # ---- creations and removals
 
 
-def orphan(**fields: object) -> Listed:
-    """A container of alice's that no record tells of."""
-    found = Listed(
-        engine_id=EngineId("e9"),
-        name="train._.1001",
-        status=EngineStatus.CREATED,
-        image="python:3.12",
-        created_at=T0 - 3600,
-        label_id=ContainerId("L-9"),
-        label_key=Key("k9"),
-        label_uid=Uid(UIDS["alice"]),
-        label_user="alice",
-        label_name="train",
-    )
-    return replace(found, **fields)
-
-
 def test_what_an_earlier_lineage_made_is_ours() -> None:
     world = World()
     world.engine[EngineId("e9")] = Made(engine_id=EngineId("e9"))
-    world.restart(lineage="M", listed=(orphan(),))
+    world.restart(lineage="M", listed=(unrecorded(),))
     world.oblige()
     assert EngineId("e9") not in world.engine
 
@@ -299,7 +282,7 @@ def test_what_was_found_without_a_record_is_forgotten_when_its_engine_is_no_more
     world = World()
     e9 = EngineId("e9")
     world.engine[e9] = Made(engine_id=e9)
-    world.restart(listed=(orphan(),))
+    world.restart(listed=(unrecorded(),))
     (c,) = world.state.containers
     world.failed(c, "it does not go")
     world.wait(2)

@@ -10,12 +10,12 @@ from ds01d.core import events as ev
 from ds01d.core.snapshot import dump, load
 from ds01d.model.allocation import Claim
 from ds01d.model.container import Container, ContainerSpec, Permission, Phase
-from ds01d.model.facts import CgroupStatus, EngineStatus, ForeignContainer, Listed
-from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
+from ds01d.model.facts import CgroupStatus, EngineStatus, ForeignContainer
+from ds01d.model.ids import EngineId, Key, SlotId
 from ds01d.model.operation import OperationState
 from ds01d.model.permission import PermissionSeen
 from ds01d.model.policy import ContainersPolicy, Policy
-from tests.core.world import ENGINE, FREE_HAND, T0, UIDS, Made, World, whole
+from tests.core.world import ENGINE, FREE_HAND, T0, Made, World, unrecorded, whole
 
 GONE = None
 PARKED = (Phase.STOPPED, None)
@@ -314,26 +314,10 @@ def seen(**fields: object) -> PermissionSeen:
     return replace(found, **fields)
 
 
-def listed(status: EngineStatus, **fields: object) -> Listed:
-    found = Listed(
-        engine_id=EngineId("e9"),
-        name="train._.1001",
-        status=status,
-        image="python:3.12",
-        created_at=T0 - 3600,
-        label_id=ContainerId("L-9"),
-        label_key=Key("k9"),
-        label_uid=Uid(UIDS["alice"]),
-        label_user="alice",
-        label_name="train",
-    )
-    return replace(found, **fields)
-
-
 def test_a_container_of_ours_without_a_record_that_never_ran_is_removed_after_ten_minutes() -> None:
     world = World()
     world.engine[EngineId("e9")] = Made(engine_id=EngineId("e9"))
-    world.restart(listed=(listed(EngineStatus.CREATED),))
+    world.restart(listed=(unrecorded(EngineStatus.CREATED),))
     world.oblige()
     assert EngineId("e9") not in world.engine
     assert not world.state.containers.rows
@@ -341,13 +325,13 @@ def test_a_container_of_ours_without_a_record_that_never_ran_is_removed_after_te
 
 def test_a_young_container_of_ours_without_a_record_is_left_alone() -> None:
     world = World()
-    world.restart(listed=(listed(EngineStatus.CREATED, created_at=T0 - 10),))
+    world.restart(listed=(unrecorded(EngineStatus.CREATED, created_at=T0 - 10),))
     assert not world.orders
 
 
 def test_a_stopped_container_of_ours_without_a_record_is_reported_and_never_removed() -> None:
     world = World()
-    world.restart(listed=(listed(EngineStatus.STOPPED),))
+    world.restart(listed=(unrecorded(EngineStatus.STOPPED),))
     assert not world.orders
     assert any("has no record: it is stopped" in words for words in world.alerts())
 
@@ -355,7 +339,7 @@ def test_a_stopped_container_of_ours_without_a_record_is_reported_and_never_remo
 def test_a_running_container_whose_label_permission_and_slots_agree_is_adopted() -> None:
     world = World()
     world.engine[EngineId("e9")] = Made(engine_id=EngineId("e9"), status=EngineStatus.RUNNING, started_at=T0)
-    world.restart(listed=(listed(EngineStatus.RUNNING),), permissions=(seen(),))
+    world.restart(listed=(unrecorded(EngineStatus.RUNNING),), permissions=(seen(),))
     world.oblige()
     c = world.named("alice", "train")
     assert stand(world, c) == RUNNING
@@ -380,7 +364,7 @@ def test_a_running_container_with_which_something_disagrees_is_not_adopted(
 ) -> None:
     world = World()
     world.engine[EngineId("e9")] = Made(engine_id=EngineId("e9"), status=EngineStatus.RUNNING, started_at=T0)
-    world.restart(listed=(listed(EngineStatus.RUNNING, **of_listing),), permissions=(seen(**of_permission),))
+    world.restart(listed=(unrecorded(EngineStatus.RUNNING, **of_listing),), permissions=(seen(**of_permission),))
     world.oblige()
     assert not world.state.allocations.rows
     assert all(c.stray for c in world.state.containers)
@@ -428,7 +412,7 @@ def test_a_container_that_ran_by_a_permission_which_an_older_ledger_forgot_keeps
     c = parked(world)
     runs(world, c)
     permission = seen(key=c.key, container_id=c.engine_id)
-    world.restart(permissions=(permission,), listed=(listed(EngineStatus.RUNNING, engine_id=c.engine_id),))
+    world.restart(permissions=(permission,), listed=(unrecorded(EngineStatus.RUNNING, engine_id=c.engine_id),))
     world.oblige()
     assert stand(world, c) == RUNNING
     assert world.slots(c) == (SlotId("GPU-0"),)
@@ -439,8 +423,8 @@ def test_a_container_found_without_a_record_stays_so_when_a_later_start_up_finds
     world = World()
     e9 = EngineId("e9")
     world.engine[e9] = Made(engine_id=e9, status=EngineStatus.RUNNING, started_at=T0)
-    world.restart(listed=(listed(EngineStatus.RUNNING),), permissions=(seen(trouble="grant and spec disagree"),))
-    world.restart(listed=(listed(EngineStatus.RUNNING),), permissions=(seen(),))
+    world.restart(listed=(unrecorded(EngineStatus.RUNNING),), permissions=(seen(trouble="grant and spec disagree"),))
+    world.restart(listed=(unrecorded(EngineStatus.RUNNING),), permissions=(seen(),))
     world.oblige()
     assert [c.stray for c in world.state.containers] == [True]
     assert not world.state.allocations.rows

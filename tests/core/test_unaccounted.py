@@ -8,21 +8,11 @@ from ds01d.core import events as ev
 from ds01d.core.views.machine import notices
 from ds01d.model.container import Phase
 from ds01d.model.facts import CgroupStatus, EngineStatus, Listed
-from ds01d.model.ids import ContainerId, EngineId, Key, SlotId, Uid
+from ds01d.model.ids import EngineId, Key, SlotId
 from ds01d.model.permission import PermissionSeen
-from tests.core.world import T0, UIDS, Made, World, actor, whole
+from tests.core.world import T0, Made, World, actor, unrecorded, whole
 
-FOUND = Listed(
-    engine_id=EngineId("e9"),
-    name="train._.1001",
-    status=EngineStatus.RUNNING,
-    created_at=T0 - 3600,
-    label_id=ContainerId("L-9"),
-    label_key=Key("k9"),
-    label_uid=Uid(UIDS["alice"]),
-    label_user="alice",
-    label_name="train",
-)
+FOUND = unrecorded(EngineStatus.RUNNING)
 
 
 def tell(world: World, *found: Listed) -> None:

@@ -435,3 +435,20 @@ def process(gpu: int, *, pid: int = 4242, gi: int | None = None, container: str 
         used_mib=100,
         command="python train.py",
     )
+
+
+def unrecorded(status: EngineStatus = EngineStatus.CREATED, **fields: object) -> Listed:
+    """A container of alice's that carries our labels, and that no record tells of."""
+    found = Listed(
+        engine_id=EngineId("e9"),
+        name="train._.1001",
+        status=status,
+        image="python:3.12",
+        created_at=T0 - 3600,
+        label_id=ContainerId("L-9"),
+        label_key=Key("k9"),
+        label_uid=Uid(UIDS["alice"]),
+        label_user="alice",
+        label_name="train",
+    )
+    return msgspec.structs.replace(found, **fields)
