@@ -460,8 +460,7 @@ def test_a_start_in_which_the_engine_hangs_up_again_and_again_is_given_up_in_wor
             break
         world.wait(31)
 
-    failure = world.operation(asked).failure
-    assert failure is not None
+    failure = world.failure(asked)
     assert failure.message == "cannot start c: the engine hung up"
     assert failure.hint == "an operator can raise the limit"
     assert world.fresh(c).phase is Phase.STOPPED

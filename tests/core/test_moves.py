@@ -58,7 +58,7 @@ def test_move_3_a_create_that_failed_for_good_is_proved_before_its_slots_are_fre
     asked = world.ask_create()
     c = world.named("alice")
     world.failed(c, "no such image", kind="image_not_found")
-    assert world.operation(asked).failure.kind == "image_not_found"  # type: ignore[union-attr]
+    assert world.failure(asked).kind == "image_not_found"
     assert stand(world, c) == (Phase.REMOVING, Claim.RELEASING)
     world.oblige()
     assert world.gone(c)
@@ -103,9 +103,7 @@ def test_move_7_a_start_that_failed_for_good_leaves_the_hold_for_five_minutes_at
     world.oblige()
     assert stand(world, c) == (Phase.STOPPED, Claim.HELD)
     assert world.allocation(c).deadline == end  # type: ignore[union-attr]
-    failure = world.operation(asked).failure
-    assert failure is not None
-    assert "cannot find python" in failure.message
+    assert "cannot find python" in world.failure(asked).message
     world.now = end - 10  # type: ignore[operator]
     world.ask_start(c)
     world.failed(c, "cannot find python", kind="engine")
@@ -262,7 +260,7 @@ def test_move_16_a_removal_is_forgotten_when_a_raw_start_came_first() -> None:
     world.starts(c.engine_id)
     world.oblige()
     assert stand(world, c) == (Phase.RUNNING, Claim.BOUND)
-    assert world.operation(removed).failure.kind == "wrong_phase"  # type: ignore[union-attr]
+    assert world.failure(removed).kind == "wrong_phase"
 
 
 def test_move_17_a_ghost_is_ended_and_the_proof_begun_again() -> None:
@@ -494,7 +492,7 @@ def test_a_waiting_start_that_finds_nothing_free_is_told_so() -> None:
     asked = world.ask_start(c)
     world.see(whole(0, memory_used_mib=9000))
     world.oblige()
-    assert world.operation(asked).failure.kind == "none_free"  # type: ignore[union-attr]
+    assert world.failure(asked).kind == "none_free"
     assert stand(world, c) == (Phase.STOPPED, None)
 
 
@@ -523,7 +521,7 @@ def test_a_container_started_again_from_outside_while_it_is_being_stopped_runs()
     world.done(c)
     world.oblige()
     assert stand(world, c) == (Phase.RUNNING, Claim.BOUND)
-    assert "started again" in world.operation(asked).failure.message  # type: ignore[union-attr]
+    assert "started again" in world.failure(asked).message
 
 
 def test_an_engine_that_was_restarted_gets_what_ran_started_again() -> None:

@@ -20,7 +20,7 @@ from ds01d.model.container import Container, ContainerSpec
 from ds01d.model.facts import CgroupStatus, Engine, EngineStatus, GpuProcess, Listed, Look, SlotSeen
 from ds01d.model.gpu import GpuRequest
 from ds01d.model.ids import ContainerId, EngineId, EngineName, GpuUuid, Key, OrderId, SlotId, Uid
-from ds01d.model.operation import Operation
+from ds01d.model.operation import Failure, Operation
 from ds01d.model.permission import PermissionSeen
 from ds01d.model.policy import Limits, Policy
 from ds01d.model.probe import GpuSeen, Picture, SliceSeen
@@ -406,6 +406,12 @@ class World:
         """The operation that a request became, as it is now."""
         assert outcome.operation is not None, outcome.refused
         return self.state.operations.rows[outcome.operation]
+
+    def failure(self, outcome: Outcome) -> Failure:
+        """Why what a request became has failed."""
+        failure = self.operation(outcome).failure
+        assert failure is not None
+        return failure
 
     def heard(self, *kinds: type) -> Iterator[do.Note]:
         """The notes of these kinds so far."""

@@ -115,6 +115,8 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        #: How many tasks there are while nobody talks to it.
+        self.at_rest = 0
         self.state = small_machine()
         world = World(self.state)
         self.past = Memory()
@@ -157,7 +159,7 @@ class House:
         self.engine.asked.clear()
         self.past.lines.clear()
         began = time.monotonic()
-        while time.monotonic() - began < 5 and (self._busy() or len(asyncio.all_tasks()) > 4):  # noqa: ASYNC110
+        while time.monotonic() - began < 5 and (self._busy() or len(asyncio.all_tasks()) > self.at_rest):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         laws.check(self.state)
         gc.collect()
@@ -189,6 +191,7 @@ async def main(folder: Path) -> None:
     running = await house.open()
     orders = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    house.at_rest = len(asyncio.all_tasks())
     print("ready", flush=True)
     while await orders.readline():
         print(json.dumps(await house.figures()), flush=True)

@@ -113,11 +113,14 @@ def _played(mutant: Mutant, copy: Path, seed: str, steps: int) -> Verdict:
 
 def _told(mutant: Mutant, copy: Path) -> Verdict:
     """What a test with a plot says to it."""
-    told, seconds = _run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.by], copy)
+    options = ("-q", "-x", "--tb=line", "-p", "no:cacheprovider")
+    told, seconds = _run([sys.executable, "-m", "pytest", *options, mutant.by], copy)
     if told.returncode == 0:
         return Verdict(seconds=seconds, words="")
-    failed = re.search(r"^FAILED \S+?::(\S+)(?: - (\w+))?", told.stdout, flags=re.MULTILINE)
-    if failed is None or failed[2] in _NO_PROGRAM:
+    failed = re.search(r"^FAILED \S+?::(\S+)", told.stdout, flags=re.MULTILINE)
+    # A test that trips over what is not there has caught it; the product tripping has shown that this is no program.
+    tripped = re.search(rf"/ds01d/\S+:\d+: ({'|'.join(_NO_PROGRAM)})", told.stdout)
+    if failed is None or tripped is not None:
         raise Misfit(f"mutant {mutant.name!r} does not run: {told.stdout[-2000:]}{told.stderr[-500:]}")
     return Verdict(seconds=seconds, words=failed[1])
 
