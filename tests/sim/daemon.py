@@ -135,7 +135,6 @@ class Daemon:
         self.saving: Copy | None = None
         self.listing: Listing | None = None
         self.picture: ev.Probed | None = None
-        self.wants_listing = False
         #: The engine's incarnation that it knows of; a new one is a reconnect.
         self.knows = engine.restarts
         self.silent = False
@@ -253,12 +252,10 @@ class Daemon:
                 made = self.engine.made.get(effect.engine_id)
                 if made is not None:
                     made.unread = False
-            case do.Relist():
-                self.wants_listing = True
             case do.Finished():
                 if effect.operation in self.state.operations.rows:
                     self.disk.answered[effect.operation] = None
-            case do.Tell() | do.Alert():
+            case do.Tell() | do.Alert() | do.Relist():
                 pass
             case _:
                 c = self.state.containers.get(effect.container)
@@ -302,7 +299,6 @@ class Daemon:
 
     def ask_listing(self) -> None:
         self.listing = Listing(self.state.revision)
-        self.wants_listing = False
 
     def list_step(self) -> None:
         listing = self.listing

@@ -8,56 +8,34 @@ must come home. `python -m tests.sim.explorer` goes through the worlds and print
 import argparse
 import sys
 import time
+from contextlib import suppress
+from operator import eq, ge
 from typing import NamedTuple
 
 import msgspec
 
-from tests.sim.daemon import Setup
 from tests.sim.ending import leave_alone, work
-from tests.sim.engine import Starting
-from tests.sim.play import Play
-from tests.sim.still import bring_back, forget, keep, mark
+from tests.sim.hurry import Explored
+from tests.sim.still import Still, bring_back, keep, mark, unheard
 from tests.sim.swarm import Failure, describe
 from tests.sim.telling import tell
 from tests.sim.worlds import LARGE, WORLDS, Tiny
 
 #: What may happen as often as it can.
 ALWAYS = (
-    *("boot", "settle", "step", "answer", "end save", "wake", "listing", "silence", "reconnect", "hint"),
+    *("boot", "settle", "step", "answer", "end save", "wake", "listing", "silence", "reconnect"),
     *("execute", "advance", "refresh", "notice", "obeys", "engine comes"),
 )
+#: Hints may be lost: a world that waits for these alone is at rest, and with one more it does all that it does without.
+HINT, LOST = "hint", "lose hint"
 #: Of these the core does not hear.
 OUTSIDE = frozenset({"execute", "advance", "refresh", "notice", "obeys", "engine comes", "raw start"})
 #: After these another daemon reads what was saved.
 DEADLY = "crash"
-#: Two runs of a container never begin at the same instant.
-TICK_S = 0.001
 
 Way = tuple[tuple[str, int], ...]
-
-
-class Explored(Play):
-    """A world in which every start has an instant of its own, and every save begins as soon as it can.
-
-    A save that begins later, and then holds more, ends in the same world as one that begins at once and a second one
-    after it: nothing need happen between the two.
-    """
-
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        #: What has happened so far; None: nobody wants to know.
-        self.way: list[tuple[str, int]] | None = []
-
-    def do(self, name: str, n: int = 0) -> bool:
-        happened = super().do(name, n)
-        if happened and self.way is not None:
-            self.way.append((name, n))
-        super().do("begin save")
-        return happened
-
-    def advance(self, s: Starting) -> None:
-        self.machine.now += TICK_S
-        super().advance(s)
+#: How often each of what is bounded may still happen.
+Left = tuple[int, ...]
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +57,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 class _Node(NamedTuple):
     """A world on the front: how it stands, what it may still do, and its place in the list of how all were reached."""
 
-    still: bytes
-    left: tuple[int, ...]
+    still: Still
+    left: Left
     number: int
 
 
@@ -95,14 +73,15 @@ class _Wrong(Exception):  # what was looked for
 class Explorer:
     """One tiny world, and every world that can come of it."""
 
-    def __init__(self, tiny: Tiny, *, made: type[Explored] = Explored) -> None:
-        forget()
-        self._tiny = tiny
+    def __init__(self, tiny: Tiny, *, made: type[Explored] = Explored, patient: bool = False) -> None:
+        self._tiny, self._made = tiny, made
+        #: Nothing is hurried, and worlds are the same only if the very same may still happen: to check the rest by.
+        self._patient = patient
         self._names = tuple(tiny.bounds)
         self._play = begin(tiny, made)
-        assert self._play.way is not None
-        self._before, self._play.way = tuple(self._play.way), None
-        self._met: set[bytes] = set()
+        self._play.way = None
+        #: Every world that was met, and how much could still happen in it.
+        self._met: dict[bytes, list[Left]] = {}
         #: Whence each was reached first, and by which move.
         self._came: list[tuple[int, str, int]] = []
         self._moves = self._depth = 0
@@ -113,15 +92,14 @@ class Explorer:
         failure = None
         front = [self._node(-1, ("", 0), tuple(self._tiny.bounds.values()))]
         try:
-            while front and not (cut_short := limit is not None and len(self._met) > limit):
+            while front and not (cut_short := limit is not None and len(self._came) > limit):
                 front = [node for old in front if old is not None for node in self._following(old)]
                 self._depth += bool(front)
         except _Wrong as wrong:
-            history = (*self._before, *wrong.way)
-            failure = Failure(words=str(wrong), where="", history=history, setup=self._tiny.setup)
+            failure = Failure(words=str(wrong), where="", history=wrong.way, setup=self._tiny.setup)
             cut_short = True
         return Found(
-            worlds=len(self._met),
+            worlds=len(self._came),
             moves=self._moves,
             depth=self._depth,
             seconds=time.monotonic() - began,
@@ -131,50 +109,75 @@ class Explorer:
 
     def _following(self, node: _Node) -> list[_Node]:
         play, found = self._play, []
-        bring_back(play, node.still, for_the_core=False)
-        moves = self._open(node.left)
+        bring_back(play, node.still)
+        moves, at_rest = self._open(node.left)
         self._moves += len(moves)
+        settles = play.daemon is not None and not play.daemon.up
         for move in moves:
-            bring_back(play, node.still, for_the_core=move[0] not in OUTSIDE)
+            if move is not moves[0]:
+                bring_back(play, node.still, for_the_core=settles or move[0] not in OUTSIDE)
+            left = tuple(n - (name == move[0]) for name, n in zip(self._names, node.left, strict=True))
+            play.left = None if self._patient else dict(zip(self._names, left, strict=True))
             try:
                 play.do(*move)
             except Exception as fault:  # whatever it is, it is what is looked for
-                raise _Wrong((*self._way(node.number), move), fault) from fault
-            left = tuple(n - (name == move[0]) for name, n in zip(self._names, node.left, strict=True))
+                raise _Wrong(self._way(node.number, move), fault) from fault
             new = self._node(node.number, move, left)
             if new is not None:
                 found.append(new)
-        if not moves:
+        if at_rest:
             self._end(node)
         return found
 
     def _end(self, node: _Node) -> None:
+        """All comes home, though every hint is lost."""
         bring_back(self._play, node.still)
+        self._play.left = None
+        lost = [(LOST, 0) for _ in self._play.engine.hints]
+        self._play.engine.hints.clear()
         try:
             leave_alone(self._play)
         except Exception as fault:  # as above
-            raise _Wrong(self._way(node.number), fault) from fault
+            raise _Wrong(self._way(node.number, *lost), fault) from fault
 
-    def _open(self, left: tuple[int, ...]) -> list[tuple[str, int]]:
-        may = (*ALWAYS, *(name for name, n in zip(self._names, left, strict=True) if n))
-        return [(name, n) for name in may for n in range(len(self._play.moves[name].subjects()))]
+    def _open(self, left: Left) -> tuple[list[tuple[str, int]], bool]:
+        """The moves there are, and whether nothing would happen by itself."""
+        bounded = (name for name, n in zip(self._names, left, strict=True) if n)
+        by_itself, others = (
+            [(name, n) for name in names for n in range(len(self._play.moves[name].subjects()))]
+            for names in (ALWAYS, (HINT, *bounded))
+        )
+        return [*by_itself, *others], not by_itself
 
-    def _node(self, before: int, move: tuple[str, int], left: tuple[int, ...]) -> _Node | None:
-        """The world as it is now, if it was never met."""
+    def _node(self, before: int, move: tuple[str, int], left: Left) -> _Node | None:
+        """The world as it is now, unless it was met, and as much or more could happen in it."""
         mortal = any(n for name, n in zip(self._names, left, strict=True) if name == DEADLY)
-        seen = mark(self._play, mortal=mortal) + bytes(left)
-        if seen in self._met:
+        seen = mark(self._play, mortal=mortal)
+        may = left + unheard(self._play)[0]
+        enough = eq if self._patient else ge
+        if any(all(map(enough, met, may)) for met in self._met.get(seen, ())):
             return None
-        self._met.add(seen)
+        for known in {seen, mark(self._play, mortal=False)} if mortal else {seen}:
+            self._met.setdefault(known, []).append(may)
         self._came.append((before, *move))
         return _Node(keep(self._play), left, len(self._came) - 1)
 
-    def _way(self, number: int) -> Way:
-        way = []
+    def _way(self, number: int, *last: tuple[str, int]) -> Way:
+        """Every single move on the way to a world, and some more, in a world that is made anew for it."""
+        chosen = [*last]
         while number > 0:
             number, name, n = self._came[number]
-            way.append((name, n))
-        return tuple(reversed(way))
+            chosen.append((name, n))
+        play = begin(self._tiny, self._made)
+        assert play.way is not None
+        left = dict(self._tiny.bounds)
+        with suppress(Exception):  # known already
+            for name, n in reversed(chosen):
+                if name in left:
+                    left[name] -= 1
+                play.left = None if self._patient else left
+                play.do(name, n)
+        return tuple(play.way)
 
 
 def begin(tiny: Tiny, made: type[Explored]) -> Explored:
@@ -191,6 +194,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.explorer", description=__doc__)
     parser.add_argument("world", nargs="*", help="only these; without a name all that are not large")
     parser.add_argument("--limit", type=int, help="no more states of one world than this")
+    parser.add_argument("--patient", action="store_true", help="hurry nothing: many more states, the same verdict")
     args = parser.parse_args()
     worlds = {**WORLDS, **LARGE}
     for name in args.world:
@@ -199,7 +203,7 @@ def main() -> int:
     wrong = 0
     for name in args.world or WORLDS:
         tiny = worlds[name]
-        found = Explorer(tiny).explore(limit=args.limit)
+        found = Explorer(tiny, patient=args.patient).explore(limit=args.limit)
         bounds = ", ".join(f"{what} {n}" for what, n in tiny.bounds.items())
         print(f"{name} ({bounds}): {found}", flush=True)
         if found.failure is not None:

@@ -26,6 +26,8 @@ _CALLS: dict[type, CallKind] = {
     do.KillContainer: CallKind.KILL,
     do.RemoveContainer: CallKind.REMOVE,
 }
+#: Orders that the engine carries out.
+CALLS = tuple(_CALLS)
 
 
 class Task:

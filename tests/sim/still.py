@@ -1,7 +1,7 @@
 """A world held still: kept as bytes, brought back, and known again when another way leads to it.
 
 Two worlds count as the same when nothing that may still happen could tell them apart: what only counts up (ids,
-revisions, serial numbers) is compared by its order, times by their distance from now and by their order. Finished
+revisions, serial numbers) is compared by its order, and so are times, of which each is past or to come. Finished
 operations are left out, because no move of the explorer asks for one again.
 """
 
@@ -11,7 +11,7 @@ import pickle
 import re
 import sys
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,40 +28,42 @@ from tests.sim.hands import Hands, Task
 from tests.sim.machine import Grant, Proc
 from tests.sim.play import Play
 
+#: Lines and values that need not be taken apart again.
+_REMEMBERED = 200_000
 _encode = msgspec.json.Encoder().encode
 #: Values that never change once made: a still refers to them, and does not copy them.
 _LASTING = (msgspec.Struct, Enum, State, Copy, Grant)
-_kept: list[object] = []
-_numbers: dict[object, int] = {}
 
 
-def forget() -> None:
-    """Let go of all that was ever kept; no still from before can be brought back."""
-    _kept.clear()
-    _numbers.clear()
-    _skeletons.clear()
-    for memory in (_cut, _saved, _number, _lineage, _value):
-        memory.cache_clear()
+class Still(NamedTuple):
+    """A world as bytes, and the values that they refer to."""
 
-
-def _fetch(number: int) -> object:
-    return _kept[number]
+    body: bytes
+    lasting: list[object]
 
 
 class _Pickler(pickle.Pickler):
+    def __init__(self, out: io.BytesIO) -> None:
+        super().__init__(out, protocol=5)
+        self.lasting: list[object] = []
+        self._numbers: dict[int, int] = {}
+
     def reducer_override(self, thing: object) -> Any:  # noqa: ANN401  # what pickle asks for
         if not isinstance(thing, _LASTING):
             return NotImplemented
-        try:
-            key: object = thing if not isinstance(thing, State | Copy | Grant) else id(thing)
-            number = _numbers.get(key)
-        except TypeError:
-            key = id(thing)
-            number = _numbers.get(key)
+        number = self._numbers.get(id(thing))
         if number is None:
-            number = _numbers[key] = len(_kept)
-            _kept.append(thing)
+            number = self._numbers[id(thing)] = len(self.lasting)
+            self.lasting.append(thing)
         return _fetch, (number,)
+
+
+#: What the still that is being brought back refers to.
+_fetched: list[object] = []
+
+
+def _fetch(number: int) -> object:
+    return _fetched[number]
 
 
 _OF_DAEMON = frozenset({"machine", "engine", "disk", "watch", "hands"})
@@ -71,12 +73,13 @@ _OF_HANDS = ("tasks", "ghosts", "written")
 _OF_SCENE = ("asked", "foreigners", "words", "last")
 
 
-def keep(play: Play) -> bytes:
+def keep(play: Play) -> Still:
     """The world as it is now. Its state must not be changed after that: a world that was brought back has its own."""
     d = play.daemon
     daemon = None
     if d is not None:
         daemon = (
+            type(d),
             {k: v for k, v in vars(d).items() if k not in _OF_DAEMON},
             [getattr(d.hands, name) for name in _OF_HANDS],
         )
@@ -89,13 +92,14 @@ def keep(play: Play) -> bytes:
         daemon,
     )
     out = io.BytesIO()
-    _Pickler(out, protocol=5).dump(parts)
-    return out.getvalue()
+    pickler = _Pickler(out)
+    pickler.dump(parts)
+    return Still(out.getvalue(), pickler.lasting)
 
 
-def bring_back(play: Play, still: bytes, *, for_the_core: bool = True) -> None:
+def bring_back(play: Play, still: Still, *, for_the_core: bool = True) -> None:
     """Make this world what that one was; what the core does not hear of needs no state of its own."""
-    machine, engine, disk, judge, scene, daemon = pickle.loads(still)  # noqa: S301  # made by `keep` above
+    machine, engine, disk, judge, scene, daemon = _loads(still)
     vars(play.machine).update(machine)
     vars(play.engine).update(engine)
     vars(play.disk).update(disk)
@@ -105,14 +109,19 @@ def bring_back(play: Play, still: bytes, *, for_the_core: bool = True) -> None:
     play.daemon = None
     if daemon is None:
         return
-    d = play.daemon = object.__new__(Daemon)
-    fields, hands = daemon
+    kind, fields, hands = daemon
+    d = play.daemon = object.__new__(kind)
     vars(d).update(fields, machine=play.machine, engine=play.engine, disk=play.disk, watch=play.judge.watch)
     if for_the_core:
         d.state = _copy(d.state)
     d.hands = Hands(play.machine, play.engine, lambda answer: void(d.tell(answer)), odd_cgroups=play.setup.odd_cgroups)
     for name, value in zip(_OF_HANDS, hands, strict=True):
         setattr(d.hands, name, value)
+
+
+def _loads(still: Still) -> Any:  # noqa: ANN401  # what pickle gives
+    _fetched[:] = still.lasting
+    return pickle.loads(still.body)  # noqa: S301  # made by `keep` above
 
 
 def _copy(state: State) -> State:
@@ -138,6 +147,8 @@ def _copy_table(table: "Table[Any, Any]") -> "Table[Any, Any]":
 
 # ---- known again
 
+#: What is due later than this is not due while a world is explored.
+SOON_S = 0.05
 _TOKEN = re.compile(r"L\d+[-.]\d+|1[89]\d{8}\.\d+|[RP]\d+;")
 
 
@@ -160,13 +171,16 @@ def mark(play: Play, *, mortal: bool) -> bytes:
 #: Said to people and decided upon by nobody.
 _SAID = re.compile(r'"(?:why|outcome)":"(?:[^"\\\\]|\\\\.)*"|"exit_code":\w+')
 
+#: After so many failures in a row only the time until the next attempt differs, and no time passes.
+_MANY = re.compile(r'"attempts":(?:[4-9]|\d\d+)')
+
 _skeletons: dict[str, int] = {}
 
 
-@cache
+@lru_cache(maxsize=_REMEMBERED)
 def _cut(line: str) -> tuple[int, tuple[str, ...]]:
     """A line without its tokens, as a number, and the tokens."""
-    line = _SAID.sub("", line)
+    line = _MANY.sub('"attempts":many', _SAID.sub("", line))
     bare = _TOKEN.sub("?", line)
     return _skeletons.setdefault(bare, len(_skeletons)), tuple(_TOKEN.findall(line))
 
@@ -190,7 +204,7 @@ def _names(tokens: set[str], now: float, saved: int) -> dict[str, str]:
     for kind, found in ranked.items():
         found.sort()
         for rank, (value, token) in enumerate(found):
-            names[token] = f"T{rank}:{value - now:.1f}" if kind == "1" else f"{kind}{rank}"
+            names[token] = f"{kind}{rank}{'later' if kind == '1' and value - now > SOON_S else ''}"
     below = sorted({n for n, _ in ids if n <= saved})
     rank_of = {n: str(rank) for rank, n in enumerate(below)}
     for n, token in ids:
@@ -198,18 +212,18 @@ def _names(tokens: set[str], now: float, saved: int) -> dict[str, str]:
     return names
 
 
-@cache
+@lru_cache(maxsize=_REMEMBERED)
 def _number(token: str) -> int:
     return int(re.split("[-.]", token)[1])
 
 
-@cache
+@lru_cache(maxsize=_REMEMBERED)
 def _lineage(token: str) -> str:
     """The lineage, and whether it is a record's id or a generation."""
     return token.rstrip("0123456789")
 
 
-@cache
+@lru_cache(maxsize=_REMEMBERED)
 def _value(token: str) -> float:
     return float(token) if token[0] == "1" else float(token[1:-1])
 
@@ -224,7 +238,7 @@ def _lines(play: Play, *, mortal: bool) -> list[str]:
         *(f"grant {k} {_grant(g)}" for k, g in sorted(m.grants.items())),
         *(f"spec {k} {_grant(g)}" for k, g in sorted(m.specs.items())),
         *(f"cache {k} {m.specs.get(k) is g} {_grant(g)}" for k, g in sorted(e.cache.items())),
-        f"engine {e.up} {e.restarts} {e.installed} {sorted(e.hints)}",
+        f"engine {e.up} {e.restarts} {e.installed} {unheard(play)[1]}",
         *(_made(made) for made in e.made.values()),
         *(f"starting {_starting(s, calls)}" for s in e.starting),
         *(f"call {_call(call)}" for call in e.calls),
@@ -232,6 +246,17 @@ def _lines(play: Play, *, mortal: bool) -> list[str]:
     if mortal or d is None:
         lines += _disk(play)
     return lines if d is None else [*lines, *_daemon(play, d, calls, mortal=mortal)]
+
+
+def unheard(play: Play) -> tuple[tuple[int, ...], list[tuple[str, str]]]:
+    """How many hints each container of ours still has on their way, and what else is said.
+
+    What was done to a container of ours is not heard: a hint says that it be looked at.
+    """
+    d, hints = play.daemon, play.engine.hints
+    ours = [c.engine_id for c in d.state.containers] if d is not None else []
+    said = [who for who, _ in hints]
+    return tuple([said.count(who) for who in ours if who is not None]), sorted(h for h in hints if h[0] not in ours)
 
 
 def _grant(g: Grant) -> str:
@@ -277,7 +302,7 @@ class _Saved(NamedTuple):
     finished: frozenset[OperationId]
 
 
-@cache
+@lru_cache(maxsize=_REMEMBERED)
 def _saved(body: bytes) -> _Saved:
     state = load(body, lineage="")
     finished = frozenset(o.id for o in state.operations if o.state is not OperationState.PENDING)
@@ -288,7 +313,7 @@ def _daemon(play: Play, d: Daemon, calls: dict[int, int], *, mortal: bool) -> li
     ahead = d.state.counter - _lowest(play) if mortal else 0
     silent = (do.Tell, do.Alert) if mortal else (do.Tell, do.Alert, do.Finished)
     lines = [
-        f"daemon {ahead} {d.up} {d.failing} {d.silent} {d.knows} {d.wants_listing} R{d.saved}; {d.foreign_told}",
+        f"daemon {ahead} {d.up} {d.failing} {d.silent} {d.knows} R{d.saved}; {d.foreign_told}",
         f"saving {None if d.saving is None else _copied(d.saving) if mortal else f'R{d.saving.revision};'}",
         f"listing {None if d.listing is None else _listing(d.listing)}",
         *(f"queue R{revision}; {_effect(effect)}" for revision, effect in d.queue if not isinstance(effect, silent)),

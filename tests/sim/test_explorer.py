@@ -2,10 +2,11 @@
 
 import pytest
 
-from tests.sim.daemon import Setup
+from tests.sim.daemon import Copy, Daemon, Disk, Setup
 from tests.sim.ending import work
 from tests.sim.engine import Engine, Starting
-from tests.sim.explorer import Explored, Explorer, begin
+from tests.sim.explorer import Explorer, begin
+from tests.sim.hurry import Explored
 from tests.sim.still import bring_back, keep, mark
 from tests.sim.swarm import replay
 from tests.sim.worlds import WORLDS, Tiny
@@ -20,11 +21,12 @@ def test_no_history_of_a_tiny_world_goes_wrong(name: str) -> None:
     print(f"{name}: {found}")
     assert found.failure is None, f"python -m tests.sim.explorer '{name}': {found.failure.words}"
     assert not found.cut_short
-    assert found.worlds > 100
+    assert found.worlds > 20
 
 
 _ALONE = Setup(cards=(0,), users=1, each=1)
 _HELD = (("create", 0),)
+_PARKED = (("create", 0), ("park", 0))
 
 
 class _Unguarded(Engine):
@@ -32,7 +34,7 @@ class _Unguarded(Engine):
         return "" if s.spec.engine_id == s.made.id else super()._guard(s)
 
 
-class _Careless(Explored):
+class _NoGuard(Explored):
     """A world whose guard does not look at the grant."""
 
     def __init__(self, setup: Setup) -> None:
@@ -40,12 +42,55 @@ class _Careless(Explored):
         self.engine.__class__ = _Unguarded
 
 
-def test_a_fault_is_found_by_the_shortest_way_and_replays() -> None:
-    tiny = Tiny(setup=_ALONE, before=_HELD, bounds={"park": 1, "raw start": 1})
-    found = Explorer(tiny, made=_Careless).explore()
+class _Rash(Daemon):
+    def _release(self) -> None:
+        queue, self.queue = self.queue, []
+        for _, effect in queue:
+            self._let_go(effect)
+
+
+class _ActsBeforeSaving(Explored):
+    """A world whose daemon does not wait for the disk."""
+
+    def boot(self) -> None:
+        super().boot()
+        assert self.daemon is not None
+        self.daemon.__class__ = _Rash
+
+
+class _Leaky(Disk):
+    def keep(self, copy: Copy) -> None:
+        super().keep(copy)
+        if len(self.backups) > 1:
+            self.main = self.backups[-2]
+
+
+class _OneSaveBehind(Explored):
+    """A world whose disk has only the save before the last after a crash."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.disk.__class__ = _Leaky
+
+
+@pytest.mark.parametrize("patient", [False, True], ids=["hurried", "patient"])
+@pytest.mark.parametrize(
+    ("made", "before", "bounds", "words"),
+    [
+        (_NoGuard, _HELD, {"park": 1, "raw start": 1}, "which the ledger does not give it"),
+        (_ActsBeforeSaving, _PARKED, {"start": 1, "crash": 1}, "a restart has forgotten it"),
+        (_OneSaveBehind, _HELD, {"park": 1, "crash": 1}, "a restart has forgotten it"),
+    ],
+)
+def test_a_fault_is_found_in_the_same_worlds_however_patiently_and_replays(
+    made: type[Explored], before: tuple[tuple[str, int], ...], bounds: dict[str, int], words: str, patient: bool
+) -> None:
+    tiny = Tiny(setup=_ALONE, before=before, bounds=bounds)
+    assert Explorer(tiny, patient=patient).explore().failure is None
+    found = Explorer(tiny, made=made, patient=patient).explore()
     assert found.failure is not None
-    assert "which the ledger does not give it" in found.failure.words
-    assert isinstance(replay(found.failure.setup, found.failure.history, made=_Careless), AssertionError)
+    assert words in found.failure.words
+    assert isinstance(replay(found.failure.setup, found.failure.history, made=made), AssertionError)
     assert replay(found.failure.setup, found.failure.history, made=Explored) is None
 
 

@@ -22,6 +22,7 @@ _TWO = Setup(cards=(0,), users=2, each=1)
 _TWO_SLOTS = Setup(cards=(2,), users=2, each=1)
 _HELD = (("create", 0),)
 _PARKED = (("create", 0), ("park", 0))
+_HANDED_ON = (*_PARKED, ("create", 0))
 _BOTH_PARKED = (*_PARKED, ("create", 0), ("park", 1))
 
 
@@ -43,17 +44,23 @@ WORLDS: Mapping[str, Tiny] = MappingProxyType(
         "a release, two raw starts": _tiny(_ALONE, _HELD, park=1, raw_start=2),
         "a release, a raw start, the engine dies": _tiny(_ALONE, _HELD, park=1, raw_start=1, engine_dies=1),
         "a start, a crash, the engine dies": _tiny(_ALONE, _PARKED, start=1, crash=1, engine_dies=1),
-        "one slot for two": _tiny(_TWO, _BOTH_PARKED, start=2),
-        "one slot handed on": _tiny(_TWO, (*_PARKED, ("create", 0)), park=1, start=1),
-    }
-)
-#: These take from minutes to days, and gigabytes: `make explore WORLD='…'`.
-LARGE: Mapping[str, Tiny] = MappingProxyType(
-    {
-        "two slots for two": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2),
-        "one slot handed on, a crash": _tiny(_TWO, (*_PARKED, ("create", 0)), park=1, start=1, crash=1),
         "a start and a release, two crashes": _tiny(_ALONE, _PARKED, start=1, park=1, crash=2),
         "a start and a release, two raw starts": _tiny(_ALONE, _PARKED, start=1, park=1, raw_start=2),
-        "everything": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2, park=2, crash=2, engine_dies=1, raw_start=2),
+        "one slot for two": _tiny(_TWO, _BOTH_PARKED, start=2),
+        "two slots for two": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2),
+        "one slot handed on": _tiny(_TWO, _HANDED_ON, park=1, start=1),
+        "one slot handed on, a crash": _tiny(_TWO, _HANDED_ON, park=1, start=1, crash=1),
+        "one slot handed on, the engine dies": _tiny(_TWO, _HANDED_ON, park=1, start=1, engine_dies=1),
+        "one slot handed on, two raw starts": _tiny(_TWO, _HANDED_ON, park=1, start=1, raw_start=2),
+    }
+)
+_EVERYTHING = {"crash": 2, "engine_dies": 1, "raw_start": 2}
+#: These take from minutes to days: `make explore WORLD='…'`.
+LARGE: Mapping[str, Tiny] = MappingProxyType(
+    {
+        "one slot handed on, two crashes": _tiny(_TWO, _HANDED_ON, park=1, start=1, crash=2),
+        "a start and a release, everything": _tiny(_ALONE, _PARKED, start=1, park=1, **_EVERYTHING),
+        "one slot handed on, everything": _tiny(_TWO, _HANDED_ON, park=1, start=1, **_EVERYTHING),
+        "two slots for two, everything": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2, park=2, **_EVERYTHING),
     }
 )
