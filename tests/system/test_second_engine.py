@@ -14,12 +14,12 @@ from tests.testbed.server import until
 pytestmark = pytest.mark.system
 
 
-@pytest.fixture(
-    scope="module",
-    # 26.1 without live-restore is everywhere else, 28.5 with it has the storm and the ghosts.
-    params=[("trixie", True), ("engine28", False)],
-    ids=["26.1-live-restore", "28.5"],
-)
+#: 26.1 without live-restore is everywhere else.
+_ENGINES = {"26.1-live-restore": ("trixie", True), "28.5": ("engine28", False)}
+_EVERY_ENGINE = {**_ENGINES, "28.5-live-restore": ("engine28", True)}
+
+
+@pytest.fixture(scope="module", params=[*_ENGINES.values()], ids=[*_ENGINES])
 def home(request: pytest.FixtureRequest) -> Iterator[House]:
     image, live_restore = request.param
     with place(image=image, live_restore=live_restore, policy=POLICY) as house:
@@ -127,7 +127,12 @@ def test_a_client_that_never_reads_hides_no_end_from_the_daemon(clean: House, ki
 
 # ── engines and machines that die ────────────────────────────────────────────────────────────────────────────────────
 
+on_every_engine = pytest.mark.parametrize(
+    "home", [*_EVERY_ENGINE.values()], ids=[*_EVERY_ENGINE], indirect=True, scope="module"
+)
 
+
+@on_every_engine
 def test_an_engine_that_is_killed_loses_and_doubles_nothing(clean: House) -> None:
     clean.started("alice", "thesis")
     clean.create("bob", "his", "--gpu-type", "full")
@@ -141,6 +146,7 @@ def test_an_engine_that_is_killed_loses_and_doubles_nothing(clean: House) -> Non
     assert clean.devices("bob", "his") == {"/dev/nvidia0"}
 
 
+@on_every_engine
 @pytest.mark.parametrize("hard", [False, True], ids=["orderly", "power-cut"])
 def test_after_a_reboot_what_ran_runs_again_on_its_own_slot(clean: House, hard: bool) -> None:
     before = clean.started("alice", "thesis", "--gpu-type", "full")
