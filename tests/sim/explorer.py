@@ -8,6 +8,7 @@ must come home. `python -m tests.sim.explorer` goes through the worlds and print
 import argparse
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from operator import eq, ge
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from tests.sim.ending import leave_alone, work
-from tests.sim.hurry import Explored
+from tests.sim.hurry import CONSIDERED, Explored
 from tests.sim.still import Still, bring_back, keep, mark, unheard
 from tests.sim.swarm import Failure, describe
 from tests.sim.telling import tell
@@ -76,7 +77,7 @@ class Explorer:
     def __init__(self, tiny: Tiny, *, made: type[Explored] = Explored, patient: bool = False) -> None:
         self._tiny, self._made = tiny, made
         #: Nothing is hurried, and worlds are the same only if the very same may still happen: to check the rest by.
-        self._patient = patient
+        self._patient = patient or not CONSIDERED.issuperset(tiny.bounds)
         self._names = tuple(tiny.bounds)
         self._play = begin(tiny, made)
         self._play.way = None
@@ -110,6 +111,7 @@ class Explorer:
     def _following(self, node: _Node) -> list[_Node]:
         play, found = self._play, []
         bring_back(play, node.still)
+        play.left = self._known(node.left)
         moves, at_rest = self._open(node.left)
         self._moves += len(moves)
         settles = play.daemon is not None and not play.daemon.up
@@ -117,7 +119,7 @@ class Explorer:
             if move is not moves[0]:
                 bring_back(play, node.still, for_the_core=settles or move[0] not in OUTSIDE)
             left = tuple(n - (name == move[0]) for name, n in zip(self._names, node.left, strict=True))
-            play.left = None if self._patient else dict(zip(self._names, left, strict=True))
+            play.left = self._known(left)
             try:
                 play.do(*move)
             except Exception as fault:  # whatever it is, it is what is looked for
@@ -128,6 +130,10 @@ class Explorer:
         if at_rest:
             self._end(node)
         return found
+
+    def _known(self, left: Left) -> Mapping[str, int] | None:
+        """What the world may know of what is to come."""
+        return None if self._patient else dict(zip(self._names, left, strict=True))
 
     def _end(self, node: _Node) -> None:
         """All comes home, though every hint is lost."""

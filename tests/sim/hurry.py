@@ -18,10 +18,10 @@ from tests.sim.play import Play
 
 #: Two runs of a container never begin at the same instant.
 TICK_S = 0.001
-#: Bounds of what the world itself does not feel, until the daemon acts on it.
-FELT_BY_THE_DAEMON = frozenset({"create", "start", "stop", "park", "remove", "force", "release", "crash"})
 #: With these the daemon may lose interest in a stop that it has ordered.
 _HARDER = ("stop", "park", "remove", "force")
+#: All that may be bounded in a world that is hurried: of nothing else it is considered below what it feels.
+CONSIDERED = frozenset({"create", "start", "release", "crash", "engine dies", "raw start", *_HARDER})
 #: Looks: the cgroup is read, the engine is asked, the cgroup is read again, and the GPUs are if there are any.
 _ASKS_ENGINE, _LOOKED = 1, 3
 #: Permits: the grant is written, then the spec.
@@ -29,7 +29,7 @@ _SPEC, _WRITTEN = 1, 2
 
 
 class Explored(Play):
-    """A world in which hints may come at any time and again, every start has an instant of its own, and saves begin.
+    """A world in which every start has an instant of its own, and every save begins as soon as it can.
 
     A save that begins later, and then holds more, ends in the same world as one that begins at once and a second one
     after it: nothing need happen between the two.
@@ -50,12 +50,17 @@ class Explored(Play):
 
     def _do(self, name: str, n: int) -> bool:
         if self.way is not None:
-            self.way.append((name, n))
+            self.way.append((name, self._in_all(name, n)))
         happened = super().do(name, n)
         if not happened and self.way is not None:
             self.way.pop()
         super().do("begin save")
         return happened
+
+    def _in_all(self, name: str, n: int) -> int:
+        """The same subject's number where nothing is left out."""
+        keys = self.stale() if name == "refresh" else []
+        return super().stale().index(keys[n % len(keys)]) if keys else n
 
     def advance(self, s: Starting) -> None:
         self.machine.now += TICK_S
