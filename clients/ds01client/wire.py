@@ -267,8 +267,8 @@ def chunks(reader: Reader, bytes_max: float = _BODY_MAX) -> "Iterator[bytes]":
 
 
 def _number(text: bytes, base: int) -> int:
-    """A number of the protocol: digits and nothing else, though `int` would take signs and underscores."""
-    if not text.isalnum() or len(text) > _DIGITS_MAX:
+    """A number of the protocol: digits and nothing else, though `int` would take signs, underscores and `0x`."""
+    if not text.isalnum() or b"x" in text.lower() or len(text) > _DIGITS_MAX:
         raise Unreachable(STRANGE)
     try:
         return int(text, base)

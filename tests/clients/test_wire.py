@@ -76,7 +76,7 @@ def test_a_size_that_is_no_number_is_not_believed(size: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(size + b"\r\nhello\r\n")
-        with pytest.raises(wire.Unreachable):
+        with pytest.raises(wire.Unreachable, match=wire.STRANGE):
             b"".join(wire.chunks(wire.Reader(ours, 5)))
 
 
