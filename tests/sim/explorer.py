@@ -17,7 +17,7 @@ import msgspec
 
 from tests.sim.ending import leave_alone, work
 from tests.sim.hurry import CONSIDERED, Explored
-from tests.sim.still import Still, bring_back, keep, mark, unheard
+from tests.sim.still import Still, bring_back, keep, leeway, mark
 from tests.sim.swarm import Failure, describe
 from tests.sim.telling import tell
 from tests.sim.worlds import LARGE, WORLDS, Tiny
@@ -159,7 +159,7 @@ class Explorer:
         """The world as it is now, unless it was met, and as much or more could happen in it."""
         mortal = any(n for name, n in zip(self._names, left, strict=True) if name == DEADLY)
         seen = mark(self._play, mortal=mortal)
-        may = left + unheard(self._play)[0]
+        may = left + leeway(self._play)
         enough = eq if self._patient else ge
         if any(all(map(enough, met, may)) for met in self._met.get(seen, ())):
             return None

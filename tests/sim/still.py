@@ -20,7 +20,7 @@ from ds01d.core import effects as do
 from ds01d.core.snapshot import load
 from ds01d.core.state import State
 from ds01d.core.table import Table
-from ds01d.model.ids import OperationId
+from ds01d.model.ids import EngineId, OperationId
 from ds01d.model.operation import OperationState
 from tests.sim.daemon import Copy, Daemon, Listing, void
 from tests.sim.engine import Call, Made, Starting
@@ -238,25 +238,37 @@ def _lines(play: Play, *, mortal: bool) -> list[str]:
         *(f"grant {k} {_grant(g)}" for k, g in sorted(m.grants.items())),
         *(f"spec {k} {_grant(g)}" for k, g in sorted(m.specs.items())),
         *(f"cache {k} {m.specs.get(k) is g} {_grant(g)}" for k, g in sorted(e.cache.items())),
-        f"engine {e.up} {e.restarts} {e.installed} {unheard(play)[1]}",
+        f"engine {e.up} {e.restarts} {e.installed} {_hearsay(play)}",
         *(_made(made) for made in e.made.values()),
         *(f"starting {_starting(s, calls)}" for s in e.starting),
         *(f"call {_call(call)}" for call in e.calls),
     ]
     if mortal or d is None:
         lines += _disk(play)
-    return lines if d is None else [*lines, *_daemon(play, d, calls, mortal=mortal)]
+    if d is None:
+        return [*lines, f"wanted {sorted(play.judge.to_stop)} {sorted(play.judge.to_remove)}"]
+    return [*lines, *_daemon(play, d, calls, mortal=mortal)]
 
 
-def unheard(play: Play) -> tuple[tuple[int, ...], list[tuple[str, str]]]:
-    """How many hints each container of ours still has on their way, and what else is said.
+def leeway(play: Play) -> tuple[int, ...]:
+    """In what worlds with the same mark may differ: where each is as much or more, the same and more can go wrong.
 
-    What was done to a container of ours is not heard: a hint says that it be looked at.
+    That is how many hints each container of ours still has on their way, for they may be lost; and whether nobody wants
+    it stopped, or removed, for then the judge allows less.
     """
-    d, hints = play.daemon, play.engine.hints
-    ours = [c.engine_id for c in d.state.containers] if d is not None else []
-    said = [who for who, _ in hints]
-    return tuple([said.count(who) for who in ours if who is not None]), sorted(h for h in hints if h[0] not in ours)
+    d, hints, judge = play.daemon, play.engine.hints, play.judge
+    if d is None:
+        return ()
+    said: list[EngineId | None] = [who for who, _ in hints]
+    ours = list(d.state.containers)
+    unheard = [said.count(c.engine_id) for c in ours]
+    return (*unheard, *(c.id not in judge.to_stop for c in ours), *(c.id not in judge.to_remove for c in ours))
+
+
+def _hearsay(play: Play) -> list[tuple[str, str]]:
+    """Hints about what the ledger does not know; of those about what it knows what they say is not heard."""
+    ours = {c.engine_id for c in play.daemon.state.containers} if play.daemon is not None else set()
+    return sorted(hint for hint in play.engine.hints if hint[0] not in ours)
 
 
 def _grant(g: Grant) -> str:
