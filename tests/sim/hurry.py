@@ -149,7 +149,8 @@ class Explored(Play):
                 yield "step", n
         waited_for = {c.order.id for c in d.state.containers if c.order is not None}
         for n, call in enumerate(c for c in e.calls if e.can_execute(c)):
-            alone = [c.engine_id for c in e.calls].count(call.engine_id) == 1 and call.order in waited_for
+            others = [*(c.engine_id for c in e.calls if c is not call), *(s.made.id for s in e.starting)]
+            alone = call.order in waited_for and call.engine_id not in others
             match call.kind:
                 case CallKind.CREATE if alone:
                     yield "execute", n
