@@ -8,12 +8,17 @@ permission withdrawn forbids, waits as long as it can.
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ds01d.core import events as ev
+from ds01d.core.core import Outcome
 from ds01d.core.effects import LookAt, Permit, Withdraw
+from ds01d.core.state import State
+from ds01d.model.container import Container, OrderName, Outstanding
 from ds01d.model.facts import EngineStatus
 from ds01d.model.ids import EngineId, Key
-from tests.sim.daemon import Setup
+from tests.sim.daemon import Broken, Setup
 from tests.sim.engine import CallKind, Made, Starting
 from tests.sim.hands import CALLS, Task
+from tests.sim.judge import Judge
 from tests.sim.play import Play
 
 #: Two runs of a container never begin at the same instant.
@@ -28,6 +33,23 @@ _ASKS_ENGINE, _LOOKED = 1, 3
 _SPEC, _WRITTEN = 1, 2
 
 
+class Watchful(Judge):
+    """A judge who also sees to it that what hurrying rests upon is so."""
+
+    def watch(self, state: State, event: ev.Event, outcome: Outcome) -> None:
+        super().watch(state, event, outcome)
+        for change in outcome.changes:
+            if isinstance(change.old, Container) and isinstance(change.new, Container) and change.old.order is not None:
+                self._waited_for(change.old.order, change.new.order, event)
+
+    def _waited_for(self, order: Outstanding, then: Outstanding | None, event: ev.Event) -> None:
+        """An order is waited for until it is answered, or the daemon is another; a stop until a harder one comes."""
+        dropped = then is None or then.id != order.id
+        answered = isinstance(event, ev.Answer) and event.order == order.id
+        if dropped and not answered and not isinstance(event, ev.RealityObserved) and order.name is not OrderName.STOP:
+            raise Broken(f"{order.name} was ordered, and {type(event).__name__} made nobody wait for it any more")
+
+
 class Explored(Play):
     """A world in which every start has an instant of its own, and every save begins as soon as it can.
 
@@ -37,6 +59,7 @@ class Explored(Play):
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
+        self.judge = Watchful(self.machine, self.engine, self.disk)
         #: What has happened so far; None: nobody wants to know.
         self.way: list[tuple[str, int]] | None = []
         #: How often what is bounded may still happen; None: nobody knows, and everything waits.

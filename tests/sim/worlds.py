@@ -59,6 +59,7 @@ _EVERYTHING = {"crash": 2, "engine_dies": 1, "raw_start": 2}
 LARGE: Mapping[str, Tiny] = MappingProxyType(
     {
         "one slot handed on, two crashes": _tiny(_TWO, _HANDED_ON, park=1, start=1, crash=2),
+        "two slots for two, a crash": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2, crash=1),
         "a start, everything": _tiny(_ALONE, _PARKED, start=1, **_EVERYTHING),
         "a release, everything": _tiny(_ALONE, _HELD, park=1, **_EVERYTHING),
         "a start and a release, everything": _tiny(_ALONE, _PARKED, start=1, park=1, **_EVERYTHING),
