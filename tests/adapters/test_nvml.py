@@ -379,7 +379,7 @@ async def test_a_child_that_hangs_is_replaced_in_time_and_the_next_look_answers(
         took = time.monotonic() - began
         after = await look(probe)
 
-        assert took < 1.0
+        assert took < 2.0
         assert reason == "NVML did not answer for 0.4 s while reading GPU 1; its process was replaced"
         assert probe.pid != pid
         assert len(after.gpus) == 3
@@ -424,7 +424,7 @@ async def test_closing_while_the_driver_hangs_is_quick(mock: Mock) -> None:
     await probe.close()
     answer = await polling
 
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 2
     assert answer == Blind(reason="the NVML probe is being closed")
 
 

@@ -210,7 +210,7 @@ def test_a_queue_that_is_full_loses_lines_counts_them_and_holds_nobody_up(tmp_pa
     for n in range(50):
         recorder.record(event(n))
 
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 2
     assert recorder.lost >= 40
     recorder.close()
 
