@@ -29,8 +29,8 @@ _HARDER = ("stop", "park", "remove", "force")
 CONSIDERED = frozenset({"create", "start", "release", "crash", "engine dies", "raw start", *_HARDER})
 #: Looks: the cgroup is read, the engine is asked, the cgroup is read again, and the GPUs are if there are any.
 _ASKS_ENGINE, _LOOKED = 1, 3
-#: Permits: the grant is written, then the spec.
-_SPEC, _WRITTEN = 1, 2
+#: Of a permission first the grant is written, then the spec.
+_SPEC = 1
 
 
 class Watchful(Judge):
@@ -39,14 +39,15 @@ class Watchful(Judge):
     def watch(self, state: State, event: ev.Event, outcome: Outcome) -> None:
         super().watch(state, event, outcome)
         for change in outcome.changes:
-            if isinstance(change.old, Container) and isinstance(change.new, Container) and change.old.order is not None:
-                self._waited_for(change.old.order, change.new.order, event)
+            if isinstance(change.old, Container) and change.old.order is not None:
+                self._waited_for(change.old.order, change.new, event)
 
-    def _waited_for(self, order: Outstanding, then: Outstanding | None, event: ev.Event) -> None:
-        """An order is waited for until it is answered, or the daemon is another; a stop until a harder one comes."""
-        dropped = then is None or then.id != order.id
-        answered = isinstance(event, ev.Answer) and event.order == order.id
-        if dropped and not answered and not isinstance(event, ev.RealityObserved) and order.name is not OrderName.STOP:
+    def _waited_for(self, order: Outstanding, then: object, event: ev.Event) -> None:
+        """An order is waited for until it is answered, or the daemon is another; a stop until a harder one is asked."""
+        kept = isinstance(then, Container) and then.order is not None and then.order.id == order.id
+        over = isinstance(event, ev.RealityObserved) or (isinstance(event, ev.Answer) and event.order == order.id)
+        harder = order.name is OrderName.STOP and isinstance(event, ev.StopRequested | ev.RemoveRequested)
+        if not (kept or over or harder):
             raise Broken(f"{order.name} was ordered, and {type(event).__name__} made nobody wait for it any more")
 
 
@@ -145,17 +146,17 @@ class Explored(Play):
         by_name = t.stage == 0 and o.engine_id is None
         if (by_name or t.stage == _ASKS_ENGINE) and not lasting:
             return False
-        made = e.by_name(o.name) if by_name else e.made.get(t.engine_id or o.engine_id or EngineId(""))
-        if made is None:
-            return not any(c.name == o.name for c in e.calls)
-        if made.starved or not e.keeps_running or self._busy(made.id, o.name):
+        named = e.by_name(o.name) if by_name else None
+        engine_id = (named.id if named is not None else None) or t.engine_id or o.engine_id or EngineId("")
+        if not e.keeps_running or self._busy(engine_id, o.name):
             return False
-        return not (left.get("raw start") and self._could_start(made))
+        made = e.made.get(engine_id)
+        return made is None or (not made.starved and not (left.get("raw start") and self._could_start(made)))
 
-    def _busy(self, engine_id: EngineId, name: str = "") -> bool:
-        """Whether the engine was asked for anything about this container, and has not come to its end."""
+    def _busy(self, engine_id: EngineId, name: str) -> bool:
+        """Whether the engine was asked for anything about this container, or one before it, and has not ended that."""
         e = self.engine
-        asked = any(c.engine_id == engine_id or (name and c.name == name) for c in e.calls)
+        asked = any(c.engine_id == engine_id or c.name == name for c in e.calls)
         return asked or any(s.made.id == engine_id for s in e.starting)
 
     def _could_start(self, made: Made) -> bool:
@@ -167,9 +168,6 @@ class Explored(Play):
         """What the daemon has ordered, where nobody else can do anything any more."""
         d, e = self.daemon, self.engine
         assert d is not None
-        for n, task in enumerate(self.local()):
-            if isinstance(task.order, Permit) and self._may_write(task, task.order):
-                yield "step", n
         waited_for = {c.order.id for c in d.state.containers if c.order is not None}
         for n, call in enumerate(c for c in e.calls if e.can_execute(c)):
             others = [*(c.engine_id for c in e.calls if c is not call), *(s.made.id for s in e.starting)]
@@ -188,10 +186,6 @@ class Explored(Play):
         for n, start in enumerate(e.starting):
             if start.call is not None and start.call.order in waited_for and not start.orphan:
                 yield "advance", n
-
-    def _may_write(self, t: Task, o: Permit) -> bool:
-        fresh = t.stage != _SPEC or self._fresh(o.key)
-        return t.stage < _WRITTEN and fresh and not self._busy(o.engine_id)
 
     def _fresh(self, key: Key) -> bool:
         """Whether the engine's cache holds what is on disk."""

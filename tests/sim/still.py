@@ -1,15 +1,14 @@
 """A world held still: kept as bytes, brought back, and known again when another way leads to it.
 
 Two worlds count as the same when nothing that may still happen could tell them apart: what only counts up (ids,
-revisions, serial numbers) is compared by its order, and so are times, of which each is past or to come. Finished
-operations are left out, because no move of the explorer asks for one again.
+revisions, serial numbers) is compared by its order, and so are times; what is to come comes at no time of its own.
+Finished operations are left out, because no move of the explorer asks for one again.
 """
 
 import hashlib
 import io
 import pickle
 import re
-import sys
 from enum import Enum
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -163,7 +162,9 @@ def mark(play: Play, *, mortal: bool) -> bytes:
         skeleton, found = _cut(line)
         skeletons.append(skeleton)
         tokens += found
-    names = _names(set(tokens), play.machine.now, _lowest(play) if mortal else sys.maxsize)
+    d = play.daemon
+    next_id = _lowest(play) if mortal or d is None else d.state.counter
+    names = _names(set(tokens), play.machine.now, next_id)
     whole = f"{skeletons}{[names[token] for token in tokens]}"
     return hashlib.blake2b(whole.encode(), digest_size=12).digest()
 
@@ -172,7 +173,7 @@ def mark(play: Play, *, mortal: bool) -> bytes:
 _SAID = re.compile(r'"(?:why|outcome)":"(?:[^"\\\\]|\\\\.)*"|"exit_code":\w+')
 
 #: After so many failures in a row only the time until the next attempt differs, and no time passes.
-_MANY = re.compile(r'"attempts":(?:[4-9]|\d\d+)')
+_MANY = re.compile(r'"attempts":(?:[6-9]|\d\d+)')
 
 _skeletons: dict[str, int] = {}
 
@@ -204,7 +205,7 @@ def _names(tokens: set[str], now: float, saved: int) -> dict[str, str]:
     for kind, found in ranked.items():
         found.sort()
         for rank, (value, token) in enumerate(found):
-            names[token] = f"{kind}{rank}{'later' if kind == '1' and value - now > SOON_S else ''}"
+            names[token] = "later" if kind == "1" and value - now > SOON_S else f"{kind}{rank}"
     below = sorted({n for n, _ in ids if n <= saved})
     rank_of = {n: str(rank) for rank, n in enumerate(below)}
     for n, token in ids:
@@ -233,6 +234,7 @@ def _lines(play: Play, *, mortal: bool) -> list[str]:
     calls = {id(call): n for n, call in enumerate(e.calls)}
     lines = [
         *(f"proc P{p.serial}; {p.container} {p.slots} {p.guarded}{p.visible}{p.obeyed}" for p in m.procs.values()),
+        f"now {m.now} {play.asked}",
         f"known {[f'P{n};' for n in sorted(m.known)]} {m.blind} {m.boots} {m.lingering} {m.foreign}",
         *(f"card {c.n} {c.minor} {c.mig} {c.lost}" for c in m.cards),
         *(f"grant {k} {_grant(g)}" for k, g in sorted(m.grants.items())),
