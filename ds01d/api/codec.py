@@ -59,6 +59,8 @@ def decode(body: bytes) -> Any:  # noqa: ANN401  # whatever JSON it is; the next
         raise parse_error(f"byte {e.start} is not UTF-8") from None
     except msgspec.MsgspecError as e:
         raise parse_error(_lower(str(e))) from None
+    if _as_we_write_it(body, value):
+        return value
     bare = _bare(body)
     if bare.count(b",") > _VALUES_MAX:
         raise parse_error(f"more than {_VALUES_MAX} values")
@@ -93,6 +95,12 @@ def encode(value: object) -> bytes:
 def _known(to: type[msgspec.Struct]) -> str:
     names = [f.encode_name for f in msgspec.structs.fields(to)]
     return f"it takes {', '.join(names)}" if names else "it takes no parameters"
+
+
+def _as_we_write_it(body: bytes, value: object) -> bool:
+    """Whether it is just what comes out when its value is written again: then no key of it is there twice."""
+    small = body.count(b"{") + body.count(b"[") <= _DEPTH_MAX and body.count(b",") <= _VALUES_MAX
+    return small and encode(value) == body
 
 
 def _bare(body: bytes) -> bytes:
