@@ -10,6 +10,7 @@ from ds01d.api import codec
 from ds01d.api.codec import Fault
 from ds01d.api.desk import Caller, Desk
 from ds01d.api.method import Method
+from ds01d.api.notes import Note, Notes
 from ds01d.api.throttle import Limits, Throttle
 from ds01d.api.waiting import StillGoing
 from ds01d.logs import log
@@ -87,6 +88,7 @@ class Rpc:
         self._methods: Mapping[str, Method] = {m.name: m for m in methods}
         self._limits = limits
         self._throttle = throttle
+        self._notes = Notes()
         #: Tests hold every result against its declared type here.
         self._inspect = inspect
 
@@ -141,7 +143,8 @@ class Rpc:
             # The door: a bug of ours costs its caller one answer, and is told in full to the log.
             log.exception("rpc.failed", method=name, user=caller.actor.name)
             error = error_of(Bug("cannot answer: a fault of ours, and it was written down", hint="tell an operator"))
-        _note(caller, name, error, time.monotonic() - began)
+        kind = error.kind if error is not None else "ok"
+        self._notes.keep(Note(caller.actor, name, kind, time.monotonic() - began))
         return Answer(id=id_, notification=notification, method=name, result=result, error=error)
 
     async def _run(self, name: str, params: object, caller: Caller) -> msgspec.Struct:
@@ -199,18 +202,3 @@ def _target(call: dict[str, object]) -> tuple[str, object]:
     if not isinstance(params, dict):
         raise codec.invalid_request('"params" has to be an object')
     return method, params
-
-
-def _note(caller: Caller, method: str, error: Error | None, took_s: float) -> None:
-    """One line for each call, whatever came of it."""
-    actor = caller.actor
-    log.info(
-        "rpc.answered",
-        method=method[:80],
-        user=actor.name,
-        uid=actor.uid,
-        login_uid=actor.login_uid,
-        operator=actor.operator,
-        kind=error.kind if error is not None else "ok",
-        ms=round(took_s * 1000, 1),
-    )
