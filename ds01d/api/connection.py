@@ -40,6 +40,11 @@ class Doors(Protocol):
         """Finds out who is calling."""
         ...
 
+    @property
+    def answer_s(self) -> float:
+        """For a caller to take what waits for him."""
+        ...
+
     def admit(self, connection: "Connection", uid: int) -> bool:
         """Count a connection in, if there is room."""
         ...
@@ -56,7 +61,10 @@ class Doors(Protocol):
 class Connection(web.RequestHandler, asyncio.BufferedProtocol):
     """One connection, and the actor at its other end, found out once."""
 
-    __slots__ = ("_actor", "_counted", "_doors", "_ended", "_newest", "_refusal", "_socket", "_when_lost", "peer")
+    __slots__ = (
+        *("_actor", "_counted", "_cut", "_doors", "_ended", "_newest", "_refusal", "_socket", "_when_lost"),
+        "peer",
+    )
 
     def __init__(self, doors: Doors, manager: web.Server, **options: Any) -> None:  # noqa: ANN401  # aiohttp's own
         super().__init__(manager, read_bufsize=READ_BYTES, auto_decompress=False, **options)
@@ -74,6 +82,8 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         self._actor: Actor | None = None
         self._refusal: Refused | None = None
         self._counted = False
+        #: Cuts off who takes nothing; while something waits for him.
+        self._cut: asyncio.TimerHandle | None = None
         #: The other end has said that it sends no more.
         self._ended = False
         self._newest: StreamReader | None = None
@@ -106,6 +116,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         """Forget the peer, and tell whoever waits for it to go."""
         if self.peer is None:
             return
+        self._spare()
         self._count_out()
         self.peer.close()
         super().connection_lost(exc)
@@ -113,6 +124,17 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         for tell in self._when_lost:
             tell()
         self._when_lost.clear()
+
+    def pause_writing(self) -> None:
+        """The kernel does not take all of it: the caller has so long to read what waits, an answer or a stream."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._cut = self._loop.call_later(self._doors.answer_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """All of it is the kernel's."""
+        super().resume_writing()
+        self._spare()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # how much it is, is our matter
         """Where the next bytes go."""
@@ -188,6 +210,11 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
             assert self.peer is not None
             self._counted = False
             self._doors.count_out(self, self.peer.uid)
+
+    def _spare(self) -> None:
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
 
     def _hung_up(self) -> bool:
         """Whether the other end is closed in both directions; one that only sends no more still reads."""

@@ -25,6 +25,7 @@ class Server:
 
     def __init__(self, *, rpc: Rpc, identify: Identify, throttle: Throttle, limits: Limits) -> None:
         self.identify = identify
+        self.answer_s = limits.answer_s
         self._mind = rpc.mind
         self.throttle = throttle
         self._rpc = rpc
@@ -102,7 +103,7 @@ class Server:
         return await self._send(request, response)
 
     async def _send(self, request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
-        """Send an answer; a caller who does not take it is cut off."""
+        """Send an answer; its connection cuts off who does not take it."""
         connection = _connection(request)
         size = len(response.body) if isinstance(response.body, bytes) else 0
         try:
@@ -110,15 +111,10 @@ class Server:
                 carry(size)
                 if connection.last:
                     response.force_close()
-                async with asyncio.timeout(self._limits.answer_s):
-                    await response.prepare(request)
-                    await response.write_eof()
+                await response.prepare(request)
+                await response.write_eof()
         except TooMany as e:
             return await self._send(request, error(request, error_of(e), 200))
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the caller does not take the answer") from None
         return response
 
     async def _rpc_response(self, request: web.BaseRequest) -> web.Response:
