@@ -8,7 +8,7 @@ must come home. `python -m tests.sim.explorer` goes through the worlds and print
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from operator import eq, ge
 from typing import NamedTuple
@@ -33,6 +33,9 @@ HINT, LOST = "hint", "lose hint"
 OUTSIDE = frozenset({"execute", "advance", "refresh", "notice", "obeys", "engine comes", "raw start"})
 #: After these another daemon reads what was saved.
 DEADLY = "crash"
+
+#: Seconds between two words on how far it is.
+_QUIET_S = 20.0
 
 Way = tuple[tuple[str, int], ...]
 #: How often each of what is bounded may still happen.
@@ -87,8 +90,11 @@ class Explorer:
         self._came: list[tuple[int, str, int]] = []
         self._moves = self._depth = 0
 
-    def explore(self, *, limit: int | None = None) -> Found:
-        """Go every way there is, the short ones first; no further once more than `limit` worlds were met."""
+    def explore(self, *, limit: int | None = None, heard: Callable[[str], None] = lambda _: None) -> Found:
+        """Go every way there is, the short ones first; no further once more than `limit` worlds were met.
+
+        How far it is, is heard at every move deeper.
+        """
         began = time.monotonic()
         failure = None
         front = [self._node(-1, ("", 0), tuple(self._tiny.bounds.values()))]
@@ -96,6 +102,7 @@ class Explorer:
             while front and not (cut_short := limit is not None and len(self._came) > limit):
                 front = [node for old in front if old is not None for node in self._following(old)]
                 self._depth += bool(front)
+                heard(f"depth {self._depth}: {len(self._came)} states, {len(front)} to go on from")
         except _Wrong as wrong:
             failure = Failure(words=str(wrong), where="", history=wrong.way, setup=self._tiny.setup)
             cut_short = True
@@ -196,6 +203,18 @@ def begin(tiny: Tiny, made: type[Explored]) -> Explored:
     return play
 
 
+class _Patience:
+    """For who waits: now and then how far it is, apart from what is found."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def hear(self, words: str) -> None:
+        if time.monotonic() - self._told >= _QUIET_S:
+            self._told = time.monotonic()
+            print(f"  … {words}", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.explorer", description=__doc__)
     parser.add_argument("world", nargs="*", help="only these; without a name all that are not large")
@@ -209,7 +228,7 @@ def main() -> int:
     wrong = 0
     for name in args.world or WORLDS:
         tiny = worlds[name]
-        found = Explorer(tiny, patient=args.patient).explore(limit=args.limit)
+        found = Explorer(tiny, patient=args.patient).explore(limit=args.limit, heard=_Patience().hear)
         bounds = ", ".join(f"{what} {n}" for what, n in tiny.bounds.items())
         print(f"{name} ({bounds}): {found}", flush=True)
         if found.failure is not None:
