@@ -61,6 +61,7 @@ HOSTILE: dict[str, tuple[bytes, int, str]] = {
     "nested objects": (b'{"a":' * 1000 + b"1" + b"}" * 1000, -32700, "deeper than 32"),
     "a hundred thousand values": (b"[" + b"1," * 100_000 + b"1]", -32700, "more than 10000 values"),
     "a key twice": (b'{"jsonrpc": "2.0", "id": 1, "method": "a", "method": "b"}', -32700, "the key method "),
+    "a key twice, in a few bytes": (b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}', -32700, "the key method "),
     "a key twice, deep": (
         b'{"jsonrpc": "2.0", "id": 1, "method": "a", "params": {"x": [{"y": {"z": 1, "\\u007a": 2}}]}}',
         -32700,
