@@ -18,6 +18,9 @@ from ds01d.model.ids import EngineId
 #: The directory, or a file in it, went away while we read: ENODEV is what a file of a removed cgroup says.
 _GONE: Final = (errno.ENOENT, errno.ENODEV)
 
+#: Stands for a byte that is no text: there is no going back from it to the path.
+_NO_TEXT: Final = "\N{REPLACEMENT CHARACTER}"
+
 
 class Mode(StrEnum):
     """Which cgroup hierarchies this host has."""
@@ -66,8 +69,8 @@ def path_of(cgroup_text: str) -> str | None:
 
 
 def normal(path: str) -> str | None:
-    """Bring a path into one form; None for the root, a relative path, and one that leaves our cgroup namespace."""
-    if not path.startswith("/") or ".." in path.split("/"):
+    """Bring a path into one form; None for the root, a relative one, one that leaves our namespace, or is no text."""
+    if not path.startswith("/") or ".." in path.split("/") or _NO_TEXT in path:
         return None
     clean = posixpath.normpath("/" + path.removesuffix(" (deleted)").strip("/"))
     return None if clean == "/" else clean

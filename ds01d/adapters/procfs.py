@@ -136,7 +136,7 @@ class Procfs:
         at = self._proc / str(pid)
         try:
             uid = _real_uid((at / "status").read_text(errors="replace"))
-            cgroup = (at / "cgroup").read_text()
+            cgroup = (at / "cgroup").read_text(errors="replace")
             command = _command((at / "cmdline").read_bytes(), name)
         except OSError:
             return None
@@ -153,9 +153,9 @@ class Procfs:
         return seen if self.start_time(pid) == start_time else None
 
     def cgroup_text(self, pid: int) -> str | None:
-        """The whole of /proc/PID/cgroup; None: there is no such process."""
+        """The whole of /proc/PID/cgroup; None: there is no such process. A byte that is no text is a U+FFFD there."""
         try:
-            return (self._proc / str(pid) / "cgroup").read_text()
+            return (self._proc / str(pid) / "cgroup").read_text(errors="replace")
         except OSError:
             return None
 

@@ -89,7 +89,7 @@ def _pidfd(sock: socket.socket, pid: int, accepted: float) -> int | None:
 
 def _started_before(pid: int, moment: float) -> bool:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return False
     ticks = int(stat.rpartition(")")[2].split()[19])

@@ -99,7 +99,7 @@ def test_one_path_is_recorded_of_a_running_process(text: str, path: str | None) 
 
 def test_a_path_has_one_form() -> None:
     assert [normal(p) for p in ("/a//b/", "//a/b", "/a/./b", "/a/b (deleted)")] == ["/a/b"] * 4
-    assert [normal(p) for p in ("/", "//", "a/b", "/a/../b", "")] == [None] * 5
+    assert [normal(p) for p in ("/", "//", "a/b", "/a/../b", "", "/a\ufffd")] == [None] * 6
 
 
 def test_the_hosts_kind_is_recognised(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ds01d.adapters.cgroups import Cgroups, path_of
 from ds01d.adapters.procfs import Process, Procfs, cgroup_paths, container_of
 
 A = "a" * 32 + "0123456789abcdef" * 2
@@ -159,6 +160,26 @@ def test_a_process_with_an_evil_name_is_read_right(tmp_path: Path) -> None:
         seen = process(Procfs(), sleeper.pid)
 
     assert (seen.ppid, seen.exe) == (os.getpid(), str(evil))
+
+
+@pytest.mark.root
+def test_a_process_in_a_cgroup_whose_name_is_no_text_is_read_all_the_same() -> None:
+    tree = Cgroups().hierarchies[-1].mount
+    odd = Path(os.fsdecode(f"{tree}/ds01-test-{os.getpid()}-".encode() + b"\xff"))
+    odd.mkdir()
+    try:
+        with running("sleep", "60") as sleeper:
+            (odd / "cgroup.procs").write_text(str(sleeper.pid))
+
+            assert process(Procfs(), sleeper.pid).container is None
+            text = Procfs().cgroup_text(sleeper.pid)
+            assert text is not None
+            # Where it is cannot be said, and whatever has that path without its odd byte is another one.
+            assert str(path_of(text)).count("ds01-test") == 0
+            sleeper.kill()
+            sleeper.wait()
+    finally:
+        odd.rmdir()
 
 
 def test_another_users_process_is_that_users() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ds01d.api import peer as peer_module
 from ds01d.api.peer import Peer, capture, identify
 from ds01d.model.errors import AccountsSilent, Denied
 from tests.api.caller import connect
@@ -201,3 +202,16 @@ def _start(*command: str) -> subprocess.Popen[bytes]:
 
 def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  # a count is all
+
+
+def test_where_the_kernel_gives_no_pidfd_a_caller_may_be_called_anything(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_module, "SO_PEERPIDFD", 9999)  # as before Linux 6.5
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
+    comm.write_bytes(b"a) \xff")
+    try:
+        assert door.peer().pidfd is not None
+    finally:
+        comm.write_bytes(before)
