@@ -6,7 +6,7 @@ system are left to the caller.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ds01d.adapters.cdi_spec import (
     read_grant,
 )
 from ds01d.adapters.cdi_vendor import VendorFiles, nodes_of
+from ds01d.adapters.files import contents
 from ds01d.model.ids import Key
 from ds01d.model.permission import Permission, PermissionSeen
 
@@ -78,25 +79,25 @@ class Permissions:
     def seen(self) -> tuple[PermissionSeen, ...]:
         """Every key that has a grant or a spec on disk, whoever put it there, in the order of the keys."""
         specs = {
-            name.removeprefix(_PREFIX).removesuffix(_SUFFIX): self._specs / name
+            name.removeprefix(_PREFIX).removesuffix(_SUFFIX): f"{self._specs}/{name}"
             for name in _names(self._specs)
             if name.startswith(_PREFIX) and name.endswith(_SUFFIX) and name != _DRIVER
         }
-        grants = {name: self._grants / name for name in _names(self._grants) if not _is_temporary(name)}
+        grants = {name: f"{self._grants}/{name}" for name in _names(self._grants) if not _is_temporary(name)}
         return tuple(_seen(key, grants.get(key), specs.get(key)) for key in sorted(grants.keys() | specs.keys()))
 
 
-def _seen(key: str, grant_path: Path | None, spec_path: Path | None) -> PermissionSeen:
-    grant, grant_trouble = _read(grant_path, "its grant", key)
-    spec, spec_trouble = _read(spec_path, "its spec", key)
+def _seen(key: str, grant_file: str | None, spec_file: str | None) -> PermissionSeen:
+    grant, grant_trouble = _read(grant_file, "its grant", key)
+    spec, spec_trouble = _read(spec_file, "its spec", key)
     troubles = [trouble for trouble in (grant_trouble, spec_trouble) if trouble]
     said = [content for content in (grant, spec) if content is not None]
     if len({(content.container_id, content.generation, content.slots) for content in said}) > 1:
         troubles.append("grant and spec disagree")
     return PermissionSeen(
         key=Key(key),
-        has_grant=grant_path is not None,
-        has_spec=spec_path is not None,
+        has_grant=grant_file is not None,
+        has_spec=spec_file is not None,
         container_id=said[0].container_id if said else None,
         generation=said[0].generation if said else None,
         slots=tuple(dict.fromkeys(slot for content in said for slot in content.slots)),
@@ -104,19 +105,21 @@ def _seen(key: str, grant_path: Path | None, spec_path: Path | None) -> Permissi
     )
 
 
-def _read(path: Path | None, what: str, key: str) -> tuple[Content | None, str | None]:
-    if path is None:
+def _read(file: str | None, what: str, key: str) -> tuple[Content | None, str | None]:
+    if file is None:
         return None, None
     try:
-        text = path.read_bytes()
+        text = contents(file)
         return (read_grant(text) if what == "its grant" else read_container_spec(text, key)), None
     except (Malformed, OSError) as error:
         return None, f"{what} cannot be read: {error}"
 
 
-def _names(directory: Path) -> Iterator[str]:
-    with suppress(FileNotFoundError):
-        yield from sorted(path.name for path in directory.iterdir())
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))  # noqa: PTH208  # names are all that is wanted
+    except FileNotFoundError:
+        return []
 
 
 def _temporary(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from ds01d.adapters.files import contents
 from ds01d.adapters.procfs import cgroup_paths, container_of
 from ds01d.model.ids import EngineId
 
@@ -76,11 +77,28 @@ def normal(path: str) -> str | None:
     return None if clean == "/" else clean
 
 
+class Around:
+    """What lay in a directory when it was first asked for: one question for all containers that lie side by side."""
+
+    def __init__(self) -> None:
+        #: None: it could not be read.
+        self._names: dict[str, set[str] | None] = {}
+
+    def lacks(self, directory: str) -> bool:
+        """Whether there was no such directory; where that cannot be told, there may be one."""
+        parent, _, name = directory.rpartition("/")
+        if parent not in self._names:
+            self._names[parent] = _names(parent)
+        names = self._names[parent]
+        return names is not None and name not in names
+
+
 class Cgroups:
     """The trees of this host, found once; tests give another root."""
 
     def __init__(self, root: Path = Path("/")) -> None:
         self.hierarchies = tuple(_mounted(root))
+        self._trees = tuple((str(hierarchy.mount), hierarchy.v2) for hierarchy in self.hierarchies)
         kinds = {hierarchy.v2 for hierarchy in self.hierarchies}
         self.mode = {
             frozenset[bool](): Mode.NONE,
@@ -96,18 +114,22 @@ class Cgroups:
             pids.update(_pids(_inside(hierarchy, path)))
         return sorted(pids - {0})
 
-    def empty(self, path: str) -> bool | None:
+    def empty(self, path: str, around: Around | None = None) -> bool | None:
         """Whether no tree has a process in this cgroup or below; None: one of them could not be read.
 
-        v1 moves a starting process into one tree after the other, so all are asked; `devices` comes late.
+        v1 moves a starting process into one tree after the other, so all are asked; `devices` comes late. Who asks for
+        many at a time brings what lies around them: the answer is then true of the moment at which that was made.
         """
         clean = normal(path)
         if not self.hierarchies or clean is None:
             return None
         known = True
-        for hierarchy in self.hierarchies:
+        for mount, v2 in self._trees:
+            directory = f"{mount}{clean}"
+            if around is not None and around.lacks(directory):
+                continue
             try:
-                if not _empty(f"{hierarchy.mount}{clean}", v2=hierarchy.v2):
+                if not _empty(directory, v2=v2):
                     return False
             except (OSError, ValueError):
                 known = False
@@ -137,14 +159,14 @@ def _inside(hierarchy: Hierarchy, path: str) -> str:
 
 # Each listing asks every tree about every container, most of which have no cgroup: 1200 questions with twelve trees of
 # v1 and 100 containers. So paths are texts here, and what is not there costs one system call.
-# ruff: noqa: PTH116, PTH123
+# ruff: noqa: PTH116, PTH208
 
 
 def _empty(directory: str, *, v2: bool) -> bool:
     """Whether nothing lives in it, in one tree; OSError when it cannot be read."""
     if v2:
         try:
-            events = _text(f"{directory}/cgroup.events")
+            events = contents(f"{directory}/cgroup.events").decode()
         except OSError as error:
             if error.errno in _GONE and not _there(directory):
                 return True
@@ -181,15 +203,19 @@ def _there(directory: str) -> bool:
     return True
 
 
+def _names(directory: str) -> set[str] | None:
+    try:
+        return set(os.listdir(directory))
+    except FileNotFoundError:
+        return set()
+    except OSError:
+        return None
+
+
 def _procs(directory: str) -> str:
     try:
-        return _text(f"{directory}/cgroup.procs")
+        return contents(f"{directory}/cgroup.procs").decode()
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        return _text(f"{directory}/cgroup.threads")  # v2: a threaded cgroup lists threads only
-
-
-def _text(file: str) -> str:
-    with open(file, "rb", buffering=0) as opened:
-        return opened.read().decode()
+        return contents(f"{directory}/cgroup.threads").decode()  # v2: a threaded cgroup lists threads only

@@ -6,11 +6,13 @@ A pid alone names nobody, because pids are used again: everything here goes with
 import os
 import re
 import stat
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from ds01d.adapters.files import contents
 from ds01d.model.ids import EngineId, Uid
 
 _ID: Final = r"(?P<id>[0-9a-f]{64})"
@@ -34,6 +36,8 @@ _TOOLS: Final = re.compile(r"nvidia-smi|Xorg|X|gnome-shell")
 _SYSTEM_UID_MAX: Final = 999
 _NO_LOGIN: Final = 2**32 - 1
 _COMMAND_CHARS_MAX: Final = 1000
+#: Processes stay where they are: what a text says is worked out once.
+_TEXTS_KEPT: Final = 1024
 
 
 class ContainerRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +87,7 @@ def cgroup_paths(cgroup_text: str) -> list[str]:
     return [path for _, path in sorted(found, key=lambda row: row[0])]
 
 
+@lru_cache(maxsize=_TEXTS_KEPT)
 def container_of(cgroup_text: str) -> ContainerRef | None:
     """The container that /proc/PID/cgroup names, or None: a process of the host, or one that hides from cgroups."""
     return next((ref for path in cgroup_paths(cgroup_text) if (ref := _container_in(path)) is not None), None)
@@ -117,6 +122,8 @@ class Procfs:
     def __init__(self, root: Path = Path("/"), proc: Path | None = None) -> None:
         self._root = root
         self._proc = proc if proc is not None else root / "proc"
+        #: Where each process has a directory.
+        self._processes = str(self._proc)
 
     def boot_id(self) -> str:
         """The id of this boot; after another one every pid, start time and device path is stale."""
@@ -133,11 +140,11 @@ class Procfs:
         if before is None:
             return None
         ppid, start_time, name = before
-        at = self._proc / str(pid)
+        at = f"{self._processes}/{pid}"
         try:
-            uid = _real_uid((at / "status").read_text(errors="replace"))
-            cgroup = (at / "cgroup").read_text(errors="replace")
-            command = _command((at / "cmdline").read_bytes(), name)
+            uid = _real_uid(_text(f"{at}/status"))
+            cgroup = _text(f"{at}/cgroup")
+            command = _command(contents(f"{at}/cmdline"), name)
         except OSError:
             return None
         seen = Process(
@@ -145,7 +152,7 @@ class Procfs:
             start_time=start_time,
             ppid=ppid,
             uid=uid,
-            login_uid=self._login_uid(at),
+            login_uid=_login_uid(at),
             exe=_exe(at),
             command=command,
             container=container_of(cgroup),
@@ -155,7 +162,7 @@ class Procfs:
     def cgroup_text(self, pid: int) -> str | None:
         """The whole of /proc/PID/cgroup; None: there is no such process. A byte that is no text is a U+FFFD there."""
         try:
-            return (self._proc / str(pid) / "cgroup").read_text(errors="replace")
+            return _text(f"{self._processes}/{pid}/cgroup")
         except OSError:
             return None
 
@@ -202,19 +209,24 @@ class Procfs:
     def _stat(self, pid: int) -> tuple[int, int, str] | None:
         """Parent, start time and name; a name may hold spaces and parentheses, so fields count from the last one."""
         try:
-            text = (self._proc / str(pid) / "stat").read_text(errors="replace")
+            text = _text(f"{self._processes}/{pid}/stat")
         except OSError:
             return None
         head, _, tail = text.rpartition(")")
         fields = tail.split()
         return int(fields[1]), int(fields[19]), head.partition("(")[2]
 
-    def _login_uid(self, at: Path) -> Uid | None:
-        try:
-            uid = int((at / "loginuid").read_text())
-        except (OSError, ValueError):  # a kernel without audit has no such file
-            return None
-        return None if uid == _NO_LOGIN else Uid(uid)
+
+def _text(file: str) -> str:
+    return contents(file).decode(errors="replace")
+
+
+def _login_uid(at: str) -> Uid | None:
+    try:
+        uid = int(contents(f"{at}/loginuid"))
+    except (OSError, ValueError):  # a kernel without audit has no such file
+        return None
+    return None if uid == _NO_LOGIN else Uid(uid)
 
 
 def _real_uid(status_text: str) -> Uid:
@@ -222,9 +234,9 @@ def _real_uid(status_text: str) -> Uid:
     return Uid(int(line.split()[1]))
 
 
-def _exe(at: Path) -> str | None:
+def _exe(at: str) -> str | None:
     try:
-        return str((at / "exe").readlink())
+        return os.readlink(f"{at}/exe")  # noqa: PTH115  # as in `files`
     except OSError:
         return None
 

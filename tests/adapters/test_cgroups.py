@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.cgroups import Cgroups, Mode, container_path, normal, path_of
+from ds01d.adapters.cgroups import Around, Cgroups, Mode, container_path, normal, path_of
 from ds01d.adapters.procfs import Procfs
 from ds01d.model.ids import EngineId
 
@@ -193,6 +193,25 @@ def test_v2_tells_by_its_events_file(v2: Path) -> None:
         True,
         None,
     ]
+
+
+@pytest.mark.parametrize("tree", ["v1", "v2"])
+def test_who_asks_for_many_at_a_time_is_told_the_same(tree: str, request: pytest.FixtureRequest) -> None:
+    root: Path = request.getfixturevalue(tree)
+    at = "" if tree == "v2" else "devices/"
+    group(root, f"{at}docker/alive", 5, populated=1)
+    group(root, f"{at}docker/dead", populated=0)
+    if tree == "v1":
+        (root / "sys/fs/cgroup/devices/docker/dead/cgroup.procs").write_text("")
+    (root / f"sys/fs/cgroup/{at}file").write_text("")
+    cgroups, around = Cgroups(root), Around()
+    paths = [*(f"/docker/{name}" for name in ("alive", "dead", "absent")), "/nowhere/x", "/file/x"]
+
+    assert [cgroups.empty(path, around) for path in paths] == [False, True, True, True, None]
+    assert [cgroups.empty(path) for path in paths] == [False, True, True, True, None]
+
+    group(root, f"{at}docker/absent", 6, populated=1)
+    assert [cgroups.empty("/docker/absent", when) for when in (around, Around(), None)] == [True, False, False]
 
 
 # --- this machine -----------------------------------------------------------------------------------------------------
