@@ -1,6 +1,7 @@
 """The texts of a permission: grant and CDI spec, written and read back. No file is opened here."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ _KEY = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _SLOT = re.compile(r"[!-+\--~]+")  # printable, neither blank nor comma
 _NO_SLOT = "-"
+#: Every listing reads all of them again: what a text says is worked out once.
+_TEXTS_KEPT = 2048
 _MOUNT = re.compile(r"(0|[1-9][0-9]*):(0|[1-9][0-9]*) (/[^\n\0]*)")
 
 
@@ -143,6 +146,7 @@ def grant_text(permission: Permission) -> bytes:
     return text
 
 
+@lru_cache(maxsize=_TEXTS_KEPT)
 def read_grant(text: bytes) -> Content:
     """Read a grant back as strictly as the guard does."""
     if not text.endswith(b"\n") or b"\0" in text:
@@ -196,6 +200,7 @@ def container_spec(permission: Permission, nodes: tuple[Node, ...], guard: str) 
     return Spec(cdi_version=CDI_VERSION, kind=KIND, devices=(Device(name=permission.key, container_edits=edits),))
 
 
+@lru_cache(maxsize=_TEXTS_KEPT)
 def read_container_spec(text: bytes, key: str) -> Content:
     """What the spec of one container says, by the arguments of its guard."""
     spec = decode(text)
