@@ -8,8 +8,10 @@ guard compares both again at every start.
 import asyncio
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -30,6 +32,8 @@ _MARGIN_S: Final = 1.0
 _STARTING_MAX: Final = 8
 #: A child needs 25 ms of the processor; one that is there after so many seconds waits for a file server.
 _STARTING_S: Final = 0.5
+#: Seconds after a question until the next child starts: not while the container is being made that it was about.
+_REST_S: Final = 0.3
 #: Questions at once, those that hang in a dead file server among them: such a child may be one that cannot be killed.
 _CHILDREN_MAX: Final = 128
 _CHILDREN_MAX_PER_USER: Final = 4
@@ -61,11 +65,24 @@ class Paths:
 
     def __init__(self, *, deadline_s: float = _DEADLINE_S, talk: Callable[[bytes, float], bytes] | None = None) -> None:
         self._deadline_s = deadline_s
+        self._spare = _Spare()
+        self._asked = asyncio.Event()
         #: One child's answer to a question, given in so many seconds; runs in a thread and may never return.
-        self._talk = talk if talk is not None else _talk
+        self._talk = talk if talk is not None else self._spare.talk
         self._starting = asyncio.Semaphore(_STARTING_MAX)
         #: Questions of each user that have not come back: one that hangs in a dead file server stays here.
         self._asking: Counter[Uid] = Counter()
+
+    async def run(self) -> None:
+        """See to it that a child has started already when somebody asks, until cancelled."""
+        try:
+            while True:
+                self._asked.clear()
+                await asyncio.wait({begin(self._spare.start, "path-spare")})
+                await self._asked.wait()
+                await asyncio.sleep(_REST_S)
+        finally:
+            self._spare.end()
 
     async def resolve(self, owner: Owner, path: str, kind: Kind, *, create: bool) -> Mount | Failure:
         """The directory behind a path, opened as its user; `create` makes its last part where it is missing."""
@@ -114,6 +131,7 @@ class Paths:
             return _Answer(refused="too many paths are being looked at, or hang; try again in a moment", busy=True)
         raw = "".join(f"{name}={word}\0" for name, word in question.items()).encode()
         self._asking[uid] += 1
+        self._asked.set()
         child: asyncio.Future[bytes] | None = None
         try:
             async with self._starting:
@@ -137,21 +155,62 @@ class Paths:
             del self._asking[uid]
 
 
-def _talk(question: bytes, timeout_s: float) -> bytes:
-    """One child's answer. Ends when the child has: a hanging one keeps this thread, and counts as a child that long."""
-    with subprocess.Popen(  # noqa: S603 - our own program, and what it is asked goes in as data
+class _Spare:
+    """A child that has started and waits for its question: three quarters of its time is Python's start."""
+
+    def __init__(self) -> None:
+        self._waiting: subprocess.Popen[bytes] | None = None
+        #: Several threads ask at once.
+        self._one = threading.Lock()
+
+    def start(self) -> None:
+        """Have one wait."""
+        waiting = self._waiting
+        if waiting is not None and waiting.poll() is None:
+            return
+        self.end()
+        with suppress(OSError):  # without one each question has a child of its own
+            child = _child()
+            with self._one:
+                self._waiting = child
+
+    def end(self) -> None:
+        """Let it go unasked."""
+        if (child := self._take()) is not None:
+            child.kill()
+            with child:  # waits for it, and closes its pipes
+                pass
+
+    def talk(self, question: bytes, timeout_s: float) -> bytes:
+        """One child's answer. Ends when it has: one that hangs keeps this thread, and counts as a child that long."""
+        waiting = self._take()
+        # One that was killed meanwhile says nothing.
+        return (waiting and _answer(waiting, question, timeout_s)) or _answer(_child(), question, timeout_s)
+
+    def _take(self) -> "subprocess.Popen[bytes] | None":
+        with self._one:
+            child, self._waiting = self._waiting, None
+        return child
+
+
+def _answer(child: "subprocess.Popen[bytes]", question: bytes, timeout_s: float) -> bytes:
+    with child:
+        try:
+            return child.communicate(question, timeout_s)[0]
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise
+
+
+def _child() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603 - our own program, and what it is asked goes in as data
         [sys.executable, "-I", "-S", str(_CHILD)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd="/",
         env={},
-    ) as child:
-        try:
-            return child.communicate(question, timeout_s)[0]
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise
+    )
 
 
 def _read(answer: bytes) -> _Answer:

@@ -42,8 +42,10 @@ _OTHER = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 def main() -> None:
-    """Answer one question."""
+    """Answer one question; there may be none, when the daemon ends before it has one."""
     asked = dict(pair.split("=", 1) for pair in sys.stdin.buffer.read().decode().split("\0") if pair)
+    if not asked:
+        return
     if "compare" in asked:
         _compare(asked["compare"])
     uid, gid = int(asked["uid"]), int(asked["gid"])

@@ -218,6 +218,7 @@ class Daemon:
                 self._begin(parts, "engine-listing", self._listing.run()),
                 self._begin(parts, "eyes", self._eyes.run()),
                 self._begin(parts, "policies", self._policies.run(self._govern)),
+                self._begin(parts, "paths", self._paths.run()),
                 self._begin(parts, "clock", self._follow_clock()),
                 self._begin(parts, "memory", give_memory_back()),
             ]

@@ -1,9 +1,13 @@
 """Users' paths with real users: what a user may open is mounted, and what he may not, or what hangs, is refused."""
 
 import asyncio
+import contextlib
 import os
 import pwd
+import select
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -271,6 +275,55 @@ async def test_a_class_that_creates_in_the_same_second_is_served_whole(homes: di
     found = await asyncio.gather(*(paths.resolve(one, "/usr", "data", create=False) for one in several))
 
     assert [no for no in found if isinstance(no, Failure)] == []
+
+
+def children(of: int) -> set[int]:
+    """The processes that look at paths for this one."""
+    found = set()
+    for thread in Path(f"/proc/{of}/task").iterdir():
+        with contextlib.suppress(OSError):  # threads and children end
+            pids = map(int, (thread / "children").read_text().split())
+            found |= {pid for pid in pids if b"paths_child" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return found
+
+
+def waiting(of: int) -> int:
+    """The one child, once it is there."""
+    deadline = time.monotonic() + 10
+    while not (found := children(of)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found.pop()
+
+
+async def test_a_child_waits_for_the_next_question(homes: dict[str, Path]) -> None:
+    paths, alice = Paths(), owner(homes["alice"])
+    seeing_to_it = asyncio.create_task(paths.run())
+    try:
+        first = await asyncio.to_thread(waiting, os.getpid())
+        assert isinstance(await paths.resolve(alice, "~", "workspace", create=False), Mount)
+        assert first not in children(os.getpid())
+
+        second = await asyncio.to_thread(waiting, os.getpid())
+        os.kill(second, signal.SIGKILL)
+        for _ in range(2):  # one that was killed is passed over, and there is no other yet
+            assert isinstance(await paths.resolve(alice, "~", "workspace", create=False), Mount)
+        await asyncio.to_thread(waiting, os.getpid())
+    finally:
+        seeing_to_it.cancel()
+        await asyncio.wait({seeing_to_it})
+    assert children(os.getpid()) == set()
+
+
+def test_a_child_that_waits_ends_with_a_daemon_that_is_killed() -> None:
+    program = "import asyncio; from ds01d.adapters.paths import Paths; asyncio.run(Paths().run())"
+    with subprocess.Popen([sys.executable, "-c", program]) as daemon:
+        try:
+            held = os.pidfd_open(waiting(daemon.pid))
+        finally:
+            daemon.kill()
+    assert select.select([held], [], [], 10)[0]
+    os.close(held)
 
 
 async def test_children_that_can_neither_answer_nor_be_killed_stop_nobody_else(homes: dict[str, Path]) -> None:
