@@ -59,7 +59,19 @@ _EVERYTHING = {"crash": 2, "engine_dies": 1, "raw_start": 2}
 LARGE: Mapping[str, Tiny] = MappingProxyType(
     {
         "one slot handed on, two crashes": _tiny(_TWO, _HANDED_ON, park=1, start=1, crash=2),
+        "one slot handed on, a crash, the engine dies": _tiny(
+            _TWO, _HANDED_ON, park=1, start=1, crash=1, engine_dies=1
+        ),
+        "one slot handed on, a crash, a raw start": _tiny(_TWO, _HANDED_ON, park=1, start=1, crash=1, raw_start=1),
+        "one slot handed on, the engine dies, a raw start": _tiny(
+            _TWO, _HANDED_ON, park=1, start=1, engine_dies=1, raw_start=1
+        ),
+        "one slot handed on, one of each": _tiny(
+            _TWO, _HANDED_ON, park=1, start=1, crash=1, engine_dies=1, raw_start=1
+        ),
         "two slots for two, a crash": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2, crash=1),
+        "two slots for two, the engine dies": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2, engine_dies=1),
+        "two slots for two, a raw start": _tiny(_TWO_SLOTS, _BOTH_PARKED, start=2, raw_start=1),
         "a start, everything": _tiny(_ALONE, _PARKED, start=1, **_EVERYTHING),
         "a release, everything": _tiny(_ALONE, _HELD, park=1, **_EVERYTHING),
         "a start and a release, everything": _tiny(_ALONE, _PARKED, start=1, park=1, **_EVERYTHING),
