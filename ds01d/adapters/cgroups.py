@@ -19,8 +19,8 @@ from ds01d.model.ids import EngineId
 #: The directory, or a file in it, went away while we read: ENODEV is what a file of a removed cgroup says.
 _GONE: Final = (errno.ENOENT, errno.ENODEV)
 
-#: Stands for a byte that is no text: there is no going back from it to the path.
-_NO_TEXT: Final = "\N{REPLACEMENT CHARACTER}"
+#: What no path here has, and what stands for a byte that is no text: there is no going back from it to the path.
+_NO_NAME: Final = ("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class Mode(StrEnum):
@@ -54,8 +54,8 @@ def container_path(parent: str, driver: str, engine_id: EngineId) -> str | None:
             parts = slice_name.removesuffix(".slice").split("-")
             if slice_name != "-.slice" and not all(parts):
                 return None
-            around = [] if slice_name == "-.slice" else ["-".join(parts[: n + 1]) + ".slice" for n in range(len(parts))]
-            return "/" + "/".join([*around, f"docker-{engine_id}.scope"])
+            slices = [] if slice_name == "-.slice" else ["-".join(parts[: n + 1]) + ".slice" for n in range(len(parts))]
+            return normal("/" + "/".join([*slices, f"docker-{engine_id}.scope"]))
         case "cgroupfs":
             return normal(posixpath.join(parent or "/docker", engine_id))
         case _:
@@ -71,13 +71,13 @@ def path_of(cgroup_text: str) -> str | None:
 
 def normal(path: str) -> str | None:
     """Bring a path into one form; None for the root, a relative one, one that leaves our namespace, or is no text."""
-    if not path.startswith("/") or ".." in path.split("/") or _NO_TEXT in path:
+    if not path.startswith("/") or ".." in path.split("/") or any(odd in path for odd in _NO_NAME):
         return None
     clean = posixpath.normpath("/" + path.removesuffix(" (deleted)").strip("/"))
     return None if clean == "/" else clean
 
 
-class Around:
+class Neighbours:
     """What lay in a directory when it was first asked for: one question for all containers that lie side by side."""
 
     def __init__(self) -> None:
@@ -114,11 +114,11 @@ class Cgroups:
             pids.update(_pids(_inside(hierarchy, path)))
         return sorted(pids - {0})
 
-    def empty(self, path: str, around: Around | None = None) -> bool | None:
+    def empty(self, path: str, neighbours: Neighbours | None = None) -> bool | None:
         """Whether no tree has a process in this cgroup or below; None: one of them could not be read.
 
         v1 moves a starting process into one tree after the other, so all are asked; `devices` comes late. Who asks for
-        many at a time brings what lies around them: the answer is then true of the moment at which that was made.
+        many at a time brings their neighbours: the answer is then true of the moment at which that was made.
         """
         clean = normal(path)
         if not self.hierarchies or clean is None:
@@ -126,7 +126,7 @@ class Cgroups:
         known = True
         for mount, v2 in self._trees:
             directory = f"{mount}{clean}"
-            if around is not None and around.lacks(directory):
+            if neighbours is not None and neighbours.lacks(directory):
                 continue
             try:
                 if not _empty(directory, v2=v2):
@@ -139,7 +139,8 @@ class Cgroups:
 def _mounted(root: Path) -> list[Hierarchy]:
     """Read the mount table. A tree mounted twice is taken once; one that shows only a part is not taken at all."""
     found: dict[str, Hierarchy] = {}
-    for line in (root / "proc/self/mountinfo").read_text(errors="replace").splitlines():
+    table = contents(f"{root}/proc/self/mountinfo").decode(errors="replace")
+    for line in table.removesuffix("\n").split("\n"):
         left, _, right = line.partition(" - ")
         kind = right.split(" ", 1)[0]
         _, _, device, top, mount, *_ = left.split(" ")
@@ -208,7 +209,7 @@ def _names(directory: str) -> set[str] | None:
         return set(os.listdir(directory))
     except FileNotFoundError:
         return set()
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

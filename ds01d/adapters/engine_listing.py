@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ds01d.adapters.attribution import Attribution
-from ds01d.adapters.cgroups import Around, Cgroups, container_path
+from ds01d.adapters.cgroups import Cgroups, Neighbours, container_path
 from ds01d.adapters.docker import DockerEngine, EngineError
 from ds01d.adapters.docker_document import DRIVER_DEVICE, gpu_device
 from ds01d.adapters.docker_reading import InspectSeen, Unreadable
@@ -144,12 +144,12 @@ class EngineListing:
         return found
 
     def _cgroup_statuses(self, engine_ids: list[EngineId]) -> dict[EngineId, CgroupStatus]:
-        found, around = dict.fromkeys(engine_ids, CgroupStatus.UNKNOWN), Around()
+        found, neighbours = dict.fromkeys(engine_ids, CgroupStatus.UNKNOWN), Neighbours()
         for engine_id in engine_ids:
             known = self._known.get(engine_id)
             path = None if known is None else container_path(known.cgroup_parent, self._driver, engine_id)
             if path is not None:
-                found[engine_id] = cgroup_status(self._cgroups, path, around)
+                found[engine_id] = cgroup_status(self._cgroups, path, neighbours)
         return found
 
     async def _on_disk(self) -> tuple[PermissionSeen, ...] | None:

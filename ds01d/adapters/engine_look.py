@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from ds01d.adapters.cgroups import Around, Cgroups, container_path, path_of
+from ds01d.adapters.cgroups import Cgroups, Neighbours, container_path, path_of
 from ds01d.adapters.docker import DockerEngine, EngineError, status_when_absent
 from ds01d.adapters.docker_process import EngineProcess
 from ds01d.adapters.docker_reading import InspectSeen, Unreadable
@@ -243,14 +243,14 @@ def _heard(asked: asyncio.Future[Engine]) -> None:
         asked.exception()  # whoever waits hears of it; where all have given up, nobody is warned
 
 
-def cgroup_status(cgroups: Cgroups, path: str, around: Around | None = None) -> CgroupStatus:
+def cgroup_status(cgroups: Cgroups, path: str, neighbours: Neighbours | None = None) -> CgroupStatus:
     """Whether somebody lives in a cgroup or below it, as a word."""
     words: Mapping[bool | None, CgroupStatus] = {
         True: CgroupStatus.EMPTY,
         False: CgroupStatus.OCCUPIED,
         None: CgroupStatus.UNKNOWN,
     }
-    return words[cgroups.empty(path, around)]
+    return words[cgroups.empty(path, neighbours)]
 
 
 def has_ended(pid: int) -> bool:

@@ -1,6 +1,7 @@
 """What /proc says of a process: who it is, whose, and which container it lives in. Small reads, no rules about it.
 
 A pid alone names nobody, because pids are used again: everything here goes with the start time, read before and after.
+A line ends with a newline, which the kernel escapes elsewhere; whatever else ends one for Python may be part of a name.
 """
 
 import os
@@ -36,7 +37,7 @@ _TOOLS: Final = re.compile(r"nvidia-smi|Xorg|X|gnome-shell")
 _SYSTEM_UID_MAX: Final = 999
 _NO_LOGIN: Final = 2**32 - 1
 _COMMAND_CHARS_MAX: Final = 1000
-#: Processes stay where they are: what a text says is worked out once.
+#: Processes stay where they are: what a text says is worked out once. More than that many are not on GPUs at a time.
 _TEXTS_KEPT: Final = 1024
 
 
@@ -74,7 +75,7 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
 def cgroup_paths(cgroup_text: str) -> list[str]:
     """The paths in /proc/PID/cgroup, the most telling first."""
     found: list[tuple[int, str]] = []
-    for line in cgroup_text.splitlines():
+    for line in cgroup_text.split("\n"):
         parts = line.split(":", 2)
         if len(parts) != 3:  # noqa: PLR2004 - number, controllers, path
             continue
@@ -230,7 +231,7 @@ def _login_uid(at: str) -> Uid | None:
 
 
 def _real_uid(status_text: str) -> Uid:
-    line = next(line for line in status_text.splitlines() if line.startswith("Uid:"))
+    line = next(line for line in status_text.split("\n") if line.startswith("Uid:"))
     return Uid(int(line.split()[1]))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ds01d.adapters.cgroups import Around, Cgroups, Mode, container_path, normal, path_of
+from ds01d.adapters.cgroups import Cgroups, Mode, Neighbours, container_path, normal, path_of
 from ds01d.adapters.procfs import Procfs
 from ds01d.model.ids import EngineId
 
@@ -76,6 +76,7 @@ def test_a_containers_path_follows_from_parent_and_driver(parent: str, driver: s
         ("/ds01", "systemd"),
         ("a--b.slice", "systemd"),
         ("a/b.slice", "systemd"),
+        ("a\0b.slice", "systemd"),
         ("", "none"),
     ],
 )
@@ -99,7 +100,7 @@ def test_one_path_is_recorded_of_a_running_process(text: str, path: str | None) 
 
 def test_a_path_has_one_form() -> None:
     assert [normal(p) for p in ("/a//b/", "//a/b", "/a/./b", "/a/b (deleted)")] == ["/a/b"] * 4
-    assert [normal(p) for p in ("/", "//", "a/b", "/a/../b", "", "/a\ufffd")] == [None] * 6
+    assert [normal(p) for p in ("/", "//", "a/b", "/a/../b", "", "/a\ufffd", "/a\0b")] == [None] * 7
 
 
 def test_the_hosts_kind_is_recognised(tmp_path: Path) -> None:
@@ -204,14 +205,14 @@ def test_who_asks_for_many_at_a_time_is_told_the_same(tree: str, request: pytest
     if tree == "v1":
         (root / "sys/fs/cgroup/devices/docker/dead/cgroup.procs").write_text("")
     (root / f"sys/fs/cgroup/{at}file").write_text("")
-    cgroups, around = Cgroups(root), Around()
-    paths = [*(f"/docker/{name}" for name in ("alive", "dead", "absent")), "/nowhere/x", "/file/x"]
+    cgroups, neighbours = Cgroups(root), Neighbours()
+    paths = [*(f"/docker/{name}" for name in ("alive", "dead", "absent")), "/nowhere/x", "/file/x", "/\ud800/x"]
 
-    assert [cgroups.empty(path, around) for path in paths] == [False, True, True, True, None]
-    assert [cgroups.empty(path) for path in paths] == [False, True, True, True, None]
+    assert [cgroups.empty(path, neighbours) for path in paths] == [False, True, True, True, None, None]
+    assert [cgroups.empty(path) for path in paths] == [False, True, True, True, None, None]
 
     group(root, f"{at}docker/absent", 6, populated=1)
-    assert [cgroups.empty("/docker/absent", when) for when in (around, Around(), None)] == [True, False, False]
+    assert [cgroups.empty("/docker/absent", when) for when in (neighbours, Neighbours(), None)] == [True, False, False]
 
 
 # --- this machine -----------------------------------------------------------------------------------------------------
@@ -244,6 +245,11 @@ def _remove(place: Path) -> None:
 
 def unused() -> str:
     return f"/ds01-test-{os.getpid()}"
+
+
+def test_a_mount_point_may_be_called_anything(tmp_path: Path) -> None:
+    odd = "40 29 0:40 / /home/a/m\r40\\040\x8529\u20280:41 rw - fuse.sshfs a rw\n"
+    assert [h.mount.name for h in Cgroups(host(tmp_path, odd, v1_line(29, "pids"))).hierarchies] == ["pids"]
 
 
 def test_this_machines_trees_are_found() -> None:

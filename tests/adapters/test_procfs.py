@@ -182,6 +182,23 @@ def test_a_process_in_a_cgroup_whose_name_is_no_text_is_read_all_the_same() -> N
         odd.rmdir()
 
 
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_process_cannot_say_whose_it_is_by_its_name(end: str) -> None:
+    naming = ("sh", "-c", 'printf %s "$1" >/proc/$$/comm; echo; read _', "sh", f"a{end}Uid:\t0\t0")
+    with subprocess.Popen(naming, user=1234, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as named:
+        assert named.stdout is not None
+        named.stdout.readline()
+        assert f"a{end}Uid" in Path(f"/proc/{named.pid}/comm").read_bytes().decode()
+        assert process(Procfs(), named.pid).uid == 1234
+
+
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_cgroup_cannot_say_by_its_name_that_it_is_another(end: str) -> None:
+    found = container_of(f"0::/user.slice/x{end}0::/docker/{B}/y\n")
+    assert found is not None
+    assert found.path == f"/user.slice/x{end}0::/docker/{B}"
+
+
 def test_another_users_process_is_that_users() -> None:
     with running("sleep", "60", user=65534) as sleeper:
         assert process(Procfs(), sleeper.pid).uid == 65534
