@@ -11,7 +11,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
 
@@ -160,6 +159,7 @@ class _Spare:
 
     def __init__(self) -> None:
         self._waiting: subprocess.Popen[bytes] | None = None
+        self._over = False
         #: Several threads ask at once.
         self._one = threading.Lock()
 
@@ -168,32 +168,43 @@ class _Spare:
         waiting = self._waiting
         if waiting is not None and waiting.poll() is None:
             return
-        self.end()
-        with suppress(OSError):  # without one each question has a child of its own
-            child = _child()
-            with self._one:
-                self._waiting = child
+        self._let_go(self._take())
+        try:
+            child: subprocess.Popen[bytes] | None = _child()
+        except OSError:  # without one each question has a child of its own
+            return
+        with self._one:
+            if not self._over:
+                self._waiting, child = child, None
+        self._let_go(child)
 
     def end(self) -> None:
-        """Let it go unasked."""
-        if (child := self._take()) is not None:
-            child.kill()
-            with child:  # waits for it, and closes its pipes
-                pass
+        """Let it go unasked, and have no other."""
+        with self._one:
+            self._over = True
+        self._let_go(self._take())
 
     def talk(self, question: bytes, timeout_s: float) -> bytes:
         """One child's answer. Ends when it has: one that hangs keeps this thread, and counts as a child that long."""
         waiting = self._take()
-        # One that was killed meanwhile says nothing.
-        return (waiting and _answer(waiting, question, timeout_s)) or _answer(_child(), question, timeout_s)
+        if waiting is not None and (answer := _told(waiting, question, timeout_s)):
+            return answer
+        # There was none, or it was killed meanwhile and says nothing.
+        return _told(_child(), question, timeout_s)
 
     def _take(self) -> "subprocess.Popen[bytes] | None":
         with self._one:
             child, self._waiting = self._waiting, None
         return child
 
+    def _let_go(self, child: "subprocess.Popen[bytes] | None") -> None:
+        if child is not None:
+            child.kill()
+            with child:  # waits for it, and closes its pipes
+                pass
 
-def _answer(child: "subprocess.Popen[bytes]", question: bytes, timeout_s: float) -> bytes:
+
+def _told(child: "subprocess.Popen[bytes]", question: bytes, timeout_s: float) -> bytes:
     with child:
         try:
             return child.communicate(question, timeout_s)[0]

@@ -62,7 +62,15 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
     """One connection, and the actor at its other end, found out once."""
 
     __slots__ = (
-        *("_actor", "_counted", "_cut", "_doors", "_ended", "_newest", "_refusal", "_socket", "_when_lost"),
+        "_actor",
+        "_counted",
+        "_cut",
+        "_doors",
+        "_ended",
+        "_newest",
+        "_refusal",
+        "_socket",
+        "_when_lost",
         "peer",
     )
 
@@ -116,7 +124,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
         """Forget the peer, and tell whoever waits for it to go."""
         if self.peer is None:
             return
-        self._spare()
+        self._disarm()
         self._count_out()
         self.peer.close()
         super().connection_lost(exc)
@@ -134,7 +142,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """All of it is the kernel's."""
         super().resume_writing()
-        self._spare()
+        self._disarm()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # how much it is, is our matter
         """Where the next bytes go."""
@@ -211,7 +219,7 @@ class Connection(web.RequestHandler, asyncio.BufferedProtocol):
             self._counted = False
             self._doors.count_out(self, self.peer.uid)
 
-    def _spare(self) -> None:
+    def _disarm(self) -> None:
         if self._cut is not None:
             self._cut.cancel()
             self._cut = None

@@ -18,7 +18,10 @@ class Note(NamedTuple):
 
 
 class Notes:
-    """What is to be written yet. Line after line it costs a third of what it does between two calls."""
+    """What is to be written yet; an answer may be out before its line is.
+
+    A line costs 10 us where the next one follows it, and 40 where a call comes in between.
+    """
 
     def __init__(self) -> None:
         self._kept: list[Note] = []

@@ -104,7 +104,7 @@ async def test_a_server_that_is_down_is_silent_and_not_empty(directory: Director
 
 
 async def test_while_the_server_is_silent_its_last_answer_holds(directory: Directory) -> None:
-    accounts = Accounts(directory, deadline_s=0.05, fresh_s=0.0)
+    accounts = Accounts(directory, deadline_s=0.5, fresh_s=0.0)
     await accounts.by_uid(ALICE.uid)
     directory.answers.clear()
 
@@ -118,11 +118,11 @@ async def test_while_the_server_is_silent_its_last_answer_holds(directory: Direc
 
 async def test_an_answer_that_came_too_late_is_there_for_the_next_one(directory: Directory) -> None:
     directory.answers.clear()
-    accounts = Accounts(directory, deadline_s=0.05)
+    accounts = Accounts(directory, deadline_s=0.5)
     late = await accounts.by_uid(ALICE.uid)
 
     directory.answers.set()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
 
     assert (late, await accounts.by_uid(ALICE.uid)) == (Missing.SILENT, ALICE)
     assert directory.asked == 1
@@ -174,7 +174,7 @@ async def test_once_all_threads_hang_everybody_is_answered_at_once_from_memory(h
     answers = [await accounts.by_uid(ALICE.uid), await accounts.by_uid(BOB.uid), await accounts.by_uid(Uid(6000))]
 
     assert answers == [known, Missing.SILENT, Missing.SILENT]
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < 2.0  # the two who are silent would take 1 s each
     assert threading.active_count() - before <= 8
 
 

@@ -289,11 +289,28 @@ def children(of: int) -> set[int]:
 
 def waiting(of: int) -> int:
     """The one child, once it is there."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (found := children(of)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return found.pop()
+
+
+def none_waits(of: int) -> None:
+    """Return when there is none; one that was just being started ends a moment later."""
+    deadline = time.monotonic() + 30
+    while children(of):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def test_no_child_is_left_whenever_nobody_wants_one_any_more() -> None:
+    for n in range(20):
+        seeing_to_it = asyncio.create_task(Paths().run())
+        await asyncio.sleep(n / 1000)
+        seeing_to_it.cancel()
+        await asyncio.wait({seeing_to_it})
+    await asyncio.to_thread(none_waits, os.getpid())
 
 
 async def test_a_child_waits_for_the_next_question(homes: dict[str, Path]) -> None:
@@ -312,7 +329,7 @@ async def test_a_child_waits_for_the_next_question(homes: dict[str, Path]) -> No
     finally:
         seeing_to_it.cancel()
         await asyncio.wait({seeing_to_it})
-    assert children(os.getpid()) == set()
+    await asyncio.to_thread(none_waits, os.getpid())
 
 
 def test_a_child_that_waits_ends_with_a_daemon_that_is_killed() -> None:
