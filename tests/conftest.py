@@ -1,6 +1,7 @@
 """What every test shares: who may run it here, golden files, and a closing word on what did not run."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,12 @@ hypothesis.settings.load_profile("ds01d")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write golden files anew instead of comparing with them")
+
+
+def pytest_configure() -> None:
+    """Under nohup what is started here would not hear that its terminal is gone: what is caught is not passed on."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
