@@ -55,7 +55,7 @@ WORLDS: Mapping[str, Tiny] = MappingProxyType(
     }
 )
 _EVERYTHING = {"crash": 2, "engine_dies": 1, "raw_start": 2}
-#: These take from minutes to days: `make explore WORLD='…'`.
+#: These take from minutes to days (docs/decisions/0010 tells which were gone through): `make explore WORLD='…'`.
 LARGE: Mapping[str, Tiny] = MappingProxyType(
     {
         "one slot handed on, two crashes": _tiny(_TWO, _HANDED_ON, park=1, start=1, crash=2),
