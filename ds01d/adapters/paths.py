@@ -31,8 +31,8 @@ _MARGIN_S: Final = 1.0
 _STARTING_MAX: Final = 8
 #: A child needs 25 ms of the processor; one that is there after so many seconds waits for a file server.
 _STARTING_S: Final = 0.5
-#: Seconds after a question until the next child starts: not while the container is being made that it was about.
-_REST_S: Final = 0.3
+#: Seconds after a question until the next child starts: not while the container is made and started that it was about.
+_REST_S: Final = 0.5
 #: Questions at once, those that hang in a dead file server among them: such a child may be one that cannot be killed.
 _CHILDREN_MAX: Final = 128
 _CHILDREN_MAX_PER_USER: Final = 4
