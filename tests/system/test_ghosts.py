@@ -69,7 +69,8 @@ def outcome(start: "Popen[bytes]") -> "CompletedProcess[str]":
 def starts_again(house: House, done: "CompletedProcess[str]") -> None:
     """It was tried again until it ran, or what was said names the cure, and that helps."""
     if done.returncode == 0:
-        assert house.of("alice", "thesis")["status"] == "running"
+        # An engine that dies just after it has said so ends it when it comes back, and it is started again.
+        until("it runs", lambda: house.of("alice", "thesis")["status"] == "running", 60)
         return
     if done.returncode == 75:  # the engine took long to come back, and it goes on
         until("it is settled", lambda: house.of("alice", "thesis")["status"] in {"running", "stopped"}, 60)

@@ -17,10 +17,9 @@ PROMPT = re.compile(r"(alice|bob|carol|dana)\$ (.+)")
 INSIDE = "/workspace $ "
 #: What a terminal shows beside the words: colours, questions for the cursor, the greeting of BusyBox.
 NOISE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r|BusyBox v.*|Enter 'help' .*")
-#: What is another one each time: clocks, spans, ages.
+#: What is another one each time: clocks, with the day where it is another day, spans, ages.
 PASSING = [
-    (re.compile(r"\b\d\d:\d\d(:\d\d)?\b"), r"TIME\1"),
-    (re.compile(r"TIME:\d\d"), "TIME"),
+    (re.compile(r"\b(\d{4}-\d\d-\d\d )?\d\d:\d\d(:\d\d)?\b"), "TIME"),
     (re.compile(r"\b\d+ (s|min|h) ago\b"), "AGO"),
     (re.compile(r"\bin \d+ min\b"), "SOON"),
 ]
