@@ -168,7 +168,7 @@ class _Spare:
         waiting = self._waiting
         if waiting is not None and waiting.poll() is None:
             return
-        self._let_go(self._take())
+        _let_go(self._take())
         try:
             child: subprocess.Popen[bytes] | None = _child()
         except OSError:  # without one each question has a child of its own
@@ -176,13 +176,13 @@ class _Spare:
         with self._one:
             if not self._over:
                 self._waiting, child = child, None
-        self._let_go(child)
+        _let_go(child)
 
     def end(self) -> None:
         """Let it go unasked, and have no other."""
         with self._one:
             self._over = True
-        self._let_go(self._take())
+        _let_go(self._take())
 
     def talk(self, question: bytes, timeout_s: float) -> bytes:
         """One child's answer. Ends when it has: one that hangs keeps this thread, and counts as a child that long."""
@@ -197,11 +197,12 @@ class _Spare:
             child, self._waiting = self._waiting, None
         return child
 
-    def _let_go(self, child: "subprocess.Popen[bytes] | None") -> None:
-        if child is not None:
-            child.kill()
-            with child:  # waits for it, and closes its pipes
-                pass
+
+def _let_go(child: "subprocess.Popen[bytes] | None") -> None:
+    if child is not None:
+        child.kill()
+        with child:  # waits for it, and closes its pipes
+            pass
 
 
 def _told(child: "subprocess.Popen[bytes]", question: bytes, timeout_s: float) -> bytes:

@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+import structlog.testing
 
 from ds01d.api.throttle import Limits
 from tests.api.caller import Client, Json, connect
@@ -225,6 +226,16 @@ async def test_a_broken_chunk_is_refused(house: House) -> None:
     )
     client.writer.write(b"zz\r\nhello\r\n")
     assert (await client.receive()).status == 400
+
+
+async def test_every_call_has_a_line_in_the_log_whatever_came_of_it(house: House) -> None:
+    client = await house.client()
+    with structlog.testing.capture_logs() as said:
+        await client.call("system.version")
+        await client.post([CALL, CALL | {"method": "nosuch"}])
+        await asyncio.sleep(0)
+    answered = [(line["method"], line["kind"]) for line in said if line["event"] == "rpc.answered"]
+    assert answered == [("system.version", "ok"), (CALL["method"], "ok"), ("nosuch", "method_not_found")]
 
 
 class TestPatience:

@@ -126,6 +126,35 @@ class TestSlowReader:
         assert (reply.status, reply.json["error"]["data"]["kind"]) == (429, "too_many")
 
 
+class TestLateReader:
+    @pytest.fixture
+    def limits(self) -> Limits:
+        return Limits(answer_s=2)
+
+    async def test_who_reads_late_but_reads_all_is_not_cut_off_afterwards(self, house: House) -> None:
+        loop = asyncio.get_running_loop()
+        with connect(house.path, CAROL) as late:
+            late.send(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+            await house.until(lambda: len(house.mind.watchers) == 1)
+            for _ in range(20):
+                house.mind.tell(EventLine(at=NOON, event_type="maintenance.alert", details={"text": "x" * 40_000}))
+            await asyncio.sleep(0.2)
+            late.setblocking(False)
+            received = 0
+            async with asyncio.timeout(5):
+                while received < 20 * 40_000:
+                    received += len(await loop.sock_recv(late, 2**16))
+
+            await asyncio.sleep(2.5)
+            house.mind.tell(ALERT)
+            async with asyncio.timeout(5):
+                heard = b""
+                while b"ghost" not in heard:
+                    got = await loop.sock_recv(late, 2**16)
+                    assert got, "cut off"
+                    heard += got
+
+
 class TestPast:
     @pytest.fixture(autouse=True)
     def written(self, house: House) -> None:
