@@ -271,7 +271,7 @@ class Daemon:
         # While nothing may be changed nothing settles either.
         waits = engine is not None and self._recovering is None
         if waits and not await self._loop.idle(SETTLE_WAIT_S):
-            log.warning("startup.unsettled", after_s=SETTLE_WAIT_S, do="ds01ctl status shows what is waited for")
+            log.warning("startup.unsettled", do="ds01ctl status shows what is waited for")
 
     async def _meet_engine(self) -> tuple[Engine | None, Listing]:
         """The engine and what it has; it may still be starting, and may stay silent."""

@@ -37,6 +37,8 @@ from ds01d.model.operation import Operation, OperationState
 
 #: A save that takes longer (seconds) counts as failing: nothing new is decided on a disk that hangs.
 SAVE_SLOW_S = 5.0
+#: Start-up waits no longer for what waits for a disk that has taken nothing for so long; seconds.
+DISK_WAIT_S = 2.0
 #: Requests waiting in the inbox; more are refused.
 INBOX_MAX = 4096
 #: The loop turns at least so often (seconds), which feeds the watchdog.
@@ -194,12 +196,17 @@ class Loop:
             self._turned()
 
     async def idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is outstanding and all is saved; says whether that came about. For start-up and tests."""
+        """Wait until nothing is outstanding and all is saved; says whether that came about. For start-up.
+
+        What waits for a disk that takes nothing may wait for hours: then it is not waited for.
+        """
         end = self._clock.now() + timeout_s
         while self._clock.now() < end:
             outstanding = any(c.order is not None or c.look for c in self._state.containers if not c.frozen)
             if not outstanding and not self._inbox and not self._kept:
                 return True
+            if self.unsaved_since is not None and self._clock.now() - self.unsaved_since > DISK_WAIT_S:
+                return False
             await asyncio.sleep(0.005)
         return False
 

@@ -254,6 +254,25 @@ async def test_while_a_save_hangs_the_caller_in_between_is_told_that_it_goes_on(
         assert isinstance(caught.exception(), Pending)
 
 
+@pytest.mark.parametrize("trouble", [OSError("read-only"), None], ids=["fails", "hangs"])
+async def test_start_up_does_not_wait_for_what_waits_for_a_broken_disk(trouble: OSError | None) -> None:
+    async with a_bench() as b:
+        b.disk.automatic = False
+        caught = asyncio.ensure_future(b.loop.ask(b.create("one")))
+        await b.settle()
+        if trouble is not None:
+            b.disk.saves[-1].set_exception(trouble)
+        await b.settle()
+        idle = asyncio.ensure_future(b.loop.idle(15.0))
+        await asyncio.sleep(0.02)
+        assert not idle.done(), "a disk that takes the second save is waited for"
+
+        b.clock.at += 6.0
+
+        assert await asyncio.wait_for(idle, 1) is False
+        caught.cancel()
+
+
 async def test_an_end_that_is_not_on_disk_is_told_to_nobody() -> None:
     async with a_bench() as b:
         operation = await b.loop.ask(b.create())
