@@ -99,8 +99,7 @@ class Eyes:
         met: _Met = {}
         picture = await self._look(met)
         if isinstance(picture, Blind):
-            self._post(Blinded(reason=picture.reason))
-            self._posted_at = None
+            self._blinded(picture)
         else:
             processes = tuple(self._attributed(picture, met))
             self._post(Probed(picture=picture, processes=processes, good_for_s=POLLS_GOOD * self._interval_s))
@@ -108,8 +107,18 @@ class Eyes:
             self._came.set()
 
     async def poll(self) -> Picture | Blind:
-        """A picture that was begun after this call."""
-        return await self._look({})
+        """A picture that was begun after this call; that there is none is posted too, for `run` may be the next in line.
+
+        It would wait for the driver's next failure first: with a driver that hangs, half a minute.
+        """
+        picture = await self._look({})
+        if isinstance(picture, Blind):
+            self._blinded(picture)
+        return picture
+
+    def _blinded(self, blind: Blind) -> None:
+        self._post(Blinded(reason=blind.reason))
+        self._posted_at = None
 
     async def _look(self, met: _Met) -> Picture | Blind:
         """A picture; each process on it is read once, and `met` is given what was read."""

@@ -78,3 +78,18 @@ async def test_a_picture_says_for_how_long_it_is_good() -> None:
 
     assert isinstance(posted[0], Probed)
     assert posted[0].good_for_s == 7.0 * eyes_module.POLLS_GOOD
+
+
+async def test_a_look_for_a_proof_that_finds_the_driver_silent_is_told_at_once_and_is_no_picture_to_give_by() -> None:
+    cards, posted = Cards(), list[Event]()
+    eyes = Eyes(cards, Procfs(), post=posted.append, name_of=lambda _: None, interval_s=3600.0)
+    await eyes.observe()
+    cards.shows = Blind(reason="NVML did not answer for 5 s")
+
+    assert await eyes.poll() == cards.shows
+
+    assert posted[1:] == [Blinded(reason="NVML did not answer for 5 s")]
+    waiting = asyncio.create_task(eyes.fresh())
+    await asyncio.sleep(0)
+    assert not waiting.done(), "the last good picture is still young, and yet no longer true"
+    waiting.cancel()
