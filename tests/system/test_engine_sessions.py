@@ -155,9 +155,10 @@ def test_a_client_that_dies_takes_its_shell_along(world: RealWorld, client: Clie
 def test_a_client_that_does_not_read_holds_the_end_back_until_it_is_cut(
     world: RealWorld, made: Made, opened: Opened
 ) -> None:
-    opened("sh", "-c", "yes 0123456789012345678901234567890123456789", tty=False)
-    time.sleep(2)  # until every buffer between the two is full
-    made.kill()
+    opened("yes", "0123456789012345678901234567890123456789", tty=False)
+    world.server.stuck("yes")
+    # Past the engine: its own kill would wait ten seconds for the end that it does not hear of.
+    world.server.exec("kill", "-KILL", world.server.init_of(made.engine_id))
     assert made.look().status is EngineStatus.RUNNING
     assert made.look().init_alive is False
     assert world.call("cut", engine_id=made.engine_id) == 1

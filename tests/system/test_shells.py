@@ -174,10 +174,8 @@ def test_a_container_that_ends_by_itself_beside_an_unread_shell_is_noticed_at_on
     thesis = rarely_listed
     unread = thesis.server.popen("container-exec", "thesis", "--", "yes", user="alice")
     try:
-        until("it says yes", lambda: runs(thesis, "yes"), 5)
-        time.sleep(1)  # until nothing more fits in between
-        init = str(thesis.inspect("alice", "thesis")["State"]["Pid"])
-        thesis.server.exec("kill", "-KILL", init)
+        thesis.server.stuck("yes")
+        thesis.server.exec("kill", "-KILL", thesis.server.init_of(thesis.engine_name("alice", "thesis")))
         thesis.wait_for("alice", "thesis", "stopped", 10)
     finally:
         thesis.server.signal(unread, signal.SIGKILL)

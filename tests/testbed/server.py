@@ -197,6 +197,26 @@ class Server:
         """The engine's own command, as root."""
         return self.exec("docker", *args, check=check, timeout=timeout)
 
+    def init_of(self, container: str) -> str:
+        """The first process of a container, as the box counts; the engine's word."""
+        return self.docker("inspect", "--format", "{{.State.Pid}}", container).stdout.strip()
+
+    def stuck(self, program: str) -> None:
+        """Waits until the one process of this name that writes without end gets rid of nothing more."""
+        until(f"there is one {program}", lambda: len(self._pids_of(program)) == 1, 10)
+        (pid,) = self._pids_of(program)
+        written = -1
+        while (now := self._written(pid)) != written:
+            written = now
+            time.sleep(0.3)
+
+    def _pids_of(self, program: str) -> list[str]:
+        return self.exec("pgrep", "-x", program, check=False).stdout.split()
+
+    def _written(self, pid: str) -> int:
+        """Bytes, by proc(5)."""
+        return int(self.file(f"/proc/{pid}/io").partition("wchar: ")[2].split()[0])
+
     # --- its parts
 
     @property
