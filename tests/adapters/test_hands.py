@@ -420,6 +420,7 @@ async def test_what_became_of_another_directory_is_left_to_the_guard(bench: Benc
     assert mounts(bench) == (MountProof(dev=5, inode=6, target="/workspace"),)
 
 
+@pytest.mark.long
 async def test_a_directory_that_does_not_answer_holds_its_permission_up_for_two_seconds(bench: Bench) -> None:
     bench.directories.answers.clear()
     assert await bench.do(permit()) == Done(container=C, order=ORDER)

@@ -386,6 +386,7 @@ async def test_a_child_that_hangs_is_replaced_in_time_and_the_next_look_answers(
         assert after.revision == before.revision + 1
 
 
+@pytest.mark.long
 async def test_a_card_that_hangs_every_time_does_not_blind_us_to_the_others(mock: Mock) -> None:
     async with running(mock, deadline_s=0.3) as probe:
         await look(probe)

@@ -318,8 +318,9 @@ async def test_a_child_waits_for_the_next_question(homes: dict[str, Path]) -> No
     seeing_to_it = asyncio.create_task(paths.run())
     try:
         first = await asyncio.to_thread(waiting, os.getpid())
-        assert isinstance(await paths.resolve(alice, "~", "workspace", create=False), Mount)
-        assert first not in children(os.getpid())
+        async with asyncio.timeout(30):
+            while first in children(os.getpid()):  # a question in the moment of its start has a child of its own
+                assert isinstance(await paths.resolve(alice, "~", "workspace", create=False), Mount)
 
         second = await asyncio.to_thread(waiting, os.getpid())
         os.kill(second, signal.SIGKILL)
@@ -343,6 +344,7 @@ def test_a_child_that_waits_ends_with_a_daemon_that_is_killed() -> None:
     os.close(held)
 
 
+@pytest.mark.long
 async def test_children_that_can_neither_answer_nor_be_killed_stop_nobody_else(homes: dict[str, Path]) -> None:
     """As in a file server that is gone: the thread comes back from none of them."""
     for_ever = threading.Event()

@@ -241,6 +241,7 @@ def fill(path: Path) -> None:
             others.write(b"x" * 4096)
 
 
+@pytest.mark.long
 @pytest.mark.root
 def test_a_disk_that_was_full_for_a_while_costs_no_line_and_leaves_no_half_one(tmp_path: Path) -> None:
     disk = tmp_path / "disk"

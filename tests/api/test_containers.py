@@ -273,6 +273,7 @@ async def test_an_engine_that_is_known_to_be_silent_is_not_asked_for_images(
     assert house.engine.asked == []
 
 
+@pytest.mark.long
 async def test_an_engine_that_falls_silent_over_the_images_is_waited_for_no_longer(house: House, alice: Client) -> None:
     house.engine.hangs = asyncio.Event()
     asked = asyncio.create_task(alice.error("container.create", name="a", image="python:3.12"))

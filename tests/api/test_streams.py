@@ -129,8 +129,9 @@ class TestSlowReader:
 class TestLateReader:
     @pytest.fixture
     def limits(self) -> Limits:
-        return Limits(answer_s=2)
+        return Limits(answer_s=1)
 
+    @pytest.mark.long
     async def test_who_reads_late_but_reads_all_is_not_cut_off_afterwards(self, house: House) -> None:
         loop = asyncio.get_running_loop()
         with connect(house.path, CAROL) as late:
@@ -145,7 +146,7 @@ class TestLateReader:
                 while received < 20 * 40_000:
                     received += len(await loop.sock_recv(late, 2**16))
 
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(1.5)
             house.mind.tell(ALERT)
             async with asyncio.timeout(5):
                 heard = b""
