@@ -107,9 +107,9 @@ class Eyes:
             self._came.set()
 
     async def poll(self) -> Picture | Blind:
-        """A picture that was begun after this call; that there is none is posted too, for `run` may be the next in line.
+        """A picture that was begun after this call; that there is none is posted too.
 
-        It would wait for the driver's next failure first: with a driver that hangs, half a minute.
+        `run` may only be the next in line, and with a driver that hangs hear of it half a minute later.
         """
         picture = await self._look({})
         if isinstance(picture, Blind):
