@@ -35,6 +35,7 @@ def test_each_verb_of_ds01ctl_has_its_help(verb: str, run: Run, golden: Callable
 
     assert done.returncode == 0
     golden(GOLDEN / f"ds01ctl-{verb}.txt", done.stdout)
+    assert run("ds01ctl", "help", verb).stdout == done.stdout
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.iterdir()), ids=lambda f: f.stem)
@@ -54,8 +55,9 @@ def test_every_command_is_there_under_every_spelling(run: Run, daemon: FakeDaemo
     assert {*MODULES, "container", "container-exit"} == set(COMMANDS)
     for name in COMMANDS:
         if name.startswith("container-"):
-            spoken = run("container", name.removeprefix("container-"), "--help")
-            assert spoken.stdout == run(name, "--help").stdout
+            verb = name.removeprefix("container-")
+            for words in ([verb, "--help"], ["help", verb]):
+                assert run("container", *words).stdout == run(name, "--help").stdout
     assert daemon.asked == []
 
 
@@ -69,11 +71,11 @@ def test_the_list_of_commands_says_of_each_what_it_says_itself(run: Run) -> None
 
 
 def test_an_unknown_word_is_a_usage_error(run: Run) -> None:
-    for words in (["container", "lst"], ["container", "../../bin/sh"], ["container", "-x"], ["container-exit", "now"]):
+    for words in (["container", "lst"], ["container", "help", "lst"], ["ds01ctl", "help", "lst"], ["container", "../../bin/sh"], ["container", "-x"], ["container-exit", "now"]):
         done = run(*words)
         assert done.returncode == 2
         assert done.stdout == ""
-        assert words[1] in done.stderr
+        assert words[-1] in done.stderr
 
 
 def test_how_to_leave_a_shell_is_explained(run: Run) -> None:
