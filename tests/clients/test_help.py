@@ -71,7 +71,14 @@ def test_the_list_of_commands_says_of_each_what_it_says_itself(run: Run) -> None
 
 
 def test_an_unknown_word_is_a_usage_error(run: Run) -> None:
-    for words in (["container", "lst"], ["container", "help", "lst"], ["ds01ctl", "help", "lst"], ["container", "../../bin/sh"], ["container", "-x"], ["container-exit", "now"]):
+    for words in (
+        ["container", "lst"],
+        ["container", "help", "lst"],
+        ["ds01ctl", "help", "lst"],
+        ["container", "../../bin/sh"],
+        ["container", "-x"],
+        ["container-exit", "now"],
+    ):
         done = run(*words)
         assert done.returncode == 2
         assert done.stdout == ""
