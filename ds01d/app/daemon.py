@@ -65,10 +65,10 @@ from ds01d.model.facts import Engine
 from ds01d.model.ids import EngineId
 from ds01d.model.policy import Policy
 
-#: Seconds that start-up waits for the engine, for a picture of the GPUs, and for the records to be settled.
+#: Seconds that start-up waits for the engine, for a picture of the GPUs, and for every record to be looked at.
 ENGINE_WAIT_S = 5.0
 PICTURE_WAIT_S = 8.0
-SETTLE_WAIT_S = 15.0
+REVIEW_WAIT_S = 15.0
 #: How often wall time is compared with the steady clock; seconds.
 CLOCK_S = 60.0
 
@@ -268,10 +268,10 @@ class Daemon:
             )
         )
         await self._sessions.restore(inherited)
-        # While nothing may be changed nothing settles either.
+        # While nothing may be changed nobody looks either.
         waits = engine is not None and self._recovering is None
-        if waits and not await self._loop.idle(SETTLE_WAIT_S):
-            log.warning("startup.unsettled", do="ds01ctl status shows what is waited for")
+        if waits and not await self._loop.reviewed(REVIEW_WAIT_S):
+            log.warning("startup.unreviewed", do="ds01ctl status shows what is waited for")
 
     async def _meet_engine(self) -> tuple[Engine | None, Listing]:
         """The engine and what it has; it may still be starting, and may stay silent."""

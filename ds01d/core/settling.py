@@ -37,6 +37,8 @@ Numbers = tuple[int, int | None, int | None]
 CONTESTED_S = 2.0
 #: Seconds after the grace of a stop at which sessions that nobody reads are cut, so that the engine's die event comes.
 CUT_AFTER_S = 2.0
+#: What the engine may take its time over: an image to unpack, a grace to wait for.
+_LASTING = frozenset({OrderName.CREATE, OrderName.START, OrderName.STOP, OrderName.KILL, OrderName.REMOVE})
 
 
 def permitted(c: Container, a: Allocation | None) -> bool:
@@ -74,6 +76,18 @@ def due(c: Container, a: Allocation | None) -> OrderName | None:
             return OrderName.LOOK
         case _:
             return OrderName.LOOK if c.blocks else None
+
+
+def unreviewed(c: Container, now: float) -> bool:
+    """Whether it is still to be looked at, or its permission to be written or withdrawn: start-up waits for that.
+
+    Not for what the engine takes its time over, nor for a look that has been made and is made again later.
+    """
+    if c.frozen:
+        return False
+    if c.order is not None:
+        return c.order.name not in _LASTING
+    return c.look and (c.retry_at is None or c.retry_at <= now)
 
 
 def settle(tx: Tx, container: ContainerId) -> None:

@@ -21,6 +21,7 @@ from ds01d.core import laws
 from ds01d.core.core import Outcome, handle
 from ds01d.core.effects import Alert, CutSessions, Effect, Finished, LookAt, Order, Relist, Tell
 from ds01d.core.events import Done, Event, Failed, Looked, Request, Stumbled, Woke
+from ds01d.core.settling import unreviewed
 from ds01d.core.snapshot import dump
 from ds01d.core.state import State
 from ds01d.logs import log
@@ -195,17 +196,18 @@ class Loop:
             self.turn()
             self._turned()
 
-    async def idle(self, timeout_s: float) -> bool:
-        """Wait until nothing is outstanding and all is saved; says whether that came about. For start-up.
+    async def reviewed(self, timeout_s: float) -> bool:
+        """Wait until every record was looked at, its permission is whole, and all is saved; says whether it came about.
 
         What waits for a disk that takes nothing may wait for hours: then it is not waited for.
         """
         end = self._clock.now() + timeout_s
         while self._clock.now() < end:
-            outstanding = any(c.order is not None or c.look for c in self._state.containers if not c.frozen)
+            now = self._clock.now()
+            outstanding = any(unreviewed(c, now) for c in self._state.containers)
             if not outstanding and not self._inbox and not self._kept:
                 return True
-            if self.unsaved_since is not None and self._clock.now() - self.unsaved_since > DISK_WAIT_S:
+            if self.unsaved_since is not None and now - self.unsaved_since > DISK_WAIT_S:
                 return False
             await asyncio.sleep(0.005)
         return False

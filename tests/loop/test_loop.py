@@ -55,14 +55,15 @@ class HandHands:
 
     def __init__(self) -> None:
         self.orders: list[do.AnyOrder] = []
-        self.answers = True
+        #: Orders that are never answered.
+        self.deaf: set[type[do.Order]] = set()
         self.fails = False
 
     async def perform(self, order: do.AnyOrder, _late: Callable[[ev.Answer], None]) -> ev.Answer:
         self.orders.append(order)
         if self.fails:
             raise ValueError("a hand slipped")
-        if not self.answers:
+        if type(order) in self.deaf:
             await asyncio.get_running_loop().create_future()
         engine_id = EngineId("e" * 64) if isinstance(order, do.CreateContainer) else None
         return ev.Done(container=order.container, order=order.order, engine_id=engine_id)
@@ -186,7 +187,7 @@ async def test_an_operation_counts_as_ended_only_when_its_end_is_on_disk() -> No
 async def test_many_requests_share_a_save() -> None:
     async with a_bench() as b:
         b.disk.automatic = False
-        b.hands.answers = False
+        b.hands.deaf = {do.CreateContainer}
         before = len(b.disk.saves)
 
         asked = [
@@ -263,14 +264,35 @@ async def test_start_up_does_not_wait_for_what_waits_for_a_broken_disk(trouble: 
         if trouble is not None:
             b.disk.saves[-1].set_exception(trouble)
         await b.settle()
-        idle = asyncio.ensure_future(b.loop.idle(15.0))
+        reviewed = asyncio.ensure_future(b.loop.reviewed(15.0))
         await asyncio.sleep(0.02)
-        assert not idle.done(), "a disk that takes the second save is waited for"
+        assert not reviewed.done(), "a disk that takes the second save is waited for"
 
         b.clock.at += 6.0
 
-        assert await asyncio.wait_for(idle, 1) is False
+        assert await asyncio.wait_for(reviewed, 1) is False
         caught.cancel()
+
+
+@pytest.mark.parametrize(("unanswered", "waits"), [(do.CreateContainer, False), (do.Permit, True), (do.LookAt, True)])
+async def test_start_up_waits_for_looks_and_permissions_and_not_for_the_engine(
+    unanswered: type[do.Order], waits: bool
+) -> None:
+    async with a_bench() as b:
+        b.hands.deaf = {unanswered}
+        await b.loop.ask(b.create())
+        await b.settle()
+        if unanswered is do.LookAt:
+            b.loop.post(ev.EngineHinted(engine_id=EngineId("e" * 64), action="start", at=b.clock.at))
+            await b.settle()
+        assert b.sent()[-1] == unanswered.__name__
+
+        reviewed = asyncio.ensure_future(b.loop.reviewed(15.0))
+        await asyncio.sleep(0.02)
+        assert reviewed.done() is not waits
+
+        b.clock.at += 16.0
+        assert await asyncio.wait_for(reviewed, 1) is not waits
 
 
 async def test_an_end_that_is_not_on_disk_is_told_to_nobody() -> None:
