@@ -107,13 +107,14 @@ class Eyes:
             self._came.set()
 
     async def poll(self) -> Picture | Blind:
-        """A picture that was begun after this call; that there is none is posted too.
+        """A picture that was begun after this call; that there is none is posted too, and `run` looks again at once.
 
-        `run` may only be the next in line, and with a driver that hangs hear of it half a minute later.
+        It may only be the next in line, and with a driver that hangs hear of it half a minute later.
         """
         picture = await self._look({})
         if isinstance(picture, Blind):
             self._blinded(picture)
+            self._wanted.set()
         return picture
 
     def _blinded(self, blind: Blind) -> None:

@@ -271,7 +271,7 @@ class Daemon:
         # While nothing may be changed nobody looks either.
         waits = engine is not None and self._recovering is None
         if waits and not await self._loop.reviewed(REVIEW_WAIT_S):
-            log.warning("startup.unreviewed", do="ds01ctl status shows what is waited for")
+            log.warning("startup.unreviewed", after_s=REVIEW_WAIT_S, do="ds01ctl status shows what is waited for")
 
     async def _meet_engine(self) -> tuple[Engine | None, Listing]:
         """The engine and what it has; it may still be starting, and may stay silent."""

@@ -78,16 +78,14 @@ def due(c: Container, a: Allocation | None) -> OrderName | None:
             return OrderName.LOOK if c.blocks else None
 
 
-def unreviewed(c: Container, now: float) -> bool:
-    """Whether it is still to be looked at, or its permission to be written or withdrawn: start-up waits for that.
+def unreviewed(c: Container) -> bool:
+    """Whether start-up waits for it: it is still to be looked at, or its permission or its ghost is being seen to.
 
-    Not for what the engine takes its time over, nor for a look that has been made and is made again later.
+    What the engine takes its time over is not waited for; what is being stopped gets its permission afterwards.
     """
     if c.frozen:
         return False
-    if c.order is not None:
-        return c.order.name not in _LASTING
-    return c.look and (c.retry_at is None or c.retry_at <= now)
+    return c.look if c.order is None else c.order.name not in _LASTING
 
 
 def settle(tx: Tx, container: ContainerId) -> None:

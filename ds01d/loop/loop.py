@@ -203,11 +203,10 @@ class Loop:
         """
         end = self._clock.now() + timeout_s
         while self._clock.now() < end:
-            now = self._clock.now()
-            outstanding = any(unreviewed(c, now) for c in self._state.containers)
+            outstanding = any(unreviewed(c) for c in self._state.containers)
             if not outstanding and not self._inbox and not self._kept:
                 return True
-            if self.unsaved_since is not None and now - self.unsaved_since > DISK_WAIT_S:
+            if self.unsaved_since is not None and self._clock.now() - self.unsaved_since > DISK_WAIT_S:
                 return False
             await asyncio.sleep(0.005)
         return False

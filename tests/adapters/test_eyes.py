@@ -80,7 +80,7 @@ async def test_a_picture_says_for_how_long_it_is_good() -> None:
     assert posted[0].good_for_s == 7.0 * eyes_module.POLLS_GOOD
 
 
-async def test_a_look_for_a_proof_that_finds_the_driver_silent_is_told_at_once_and_is_no_picture_to_give_by() -> None:
+async def test_a_look_for_a_proof_that_finds_the_driver_silent_is_told_and_is_no_picture_to_give_by() -> None:
     cards, posted = Cards(), list[Event]()
     eyes = Eyes(cards, Procfs(), post=posted.append, name_of=lambda _: None, interval_s=3600.0)
     await eyes.observe()
@@ -93,3 +93,16 @@ async def test_a_look_for_a_proof_that_finds_the_driver_silent_is_told_at_once_a
     await asyncio.sleep(0)
     assert not waiting.done(), "the last good picture is still young, and yet no longer true"
     waiting.cancel()
+
+
+async def test_after_a_look_for_a_proof_that_found_the_driver_silent_the_next_picture_is_taken_at_once() -> None:
+    cards, posted = Cards(), list[Event]()
+    async with watching(cards, posted, 3600.0) as eyes, asyncio.timeout(5):
+        good, cards.shows = cards.shows, Blind(reason="NVML did not answer for 5 s")
+        await eyes.poll()
+        cards.shows = good
+        await eyes.poll()
+        await cards.often.wait()
+        await asyncio.sleep(0.01)
+
+    assert [type(event) for event in posted] == [Blinded, Probed]
