@@ -106,7 +106,7 @@ VERBS = {c.name.partition(" ")[2]: c for c in (STATUS, GPUS, ALLOCATIONS, STORY,
 def main(_name: str, words: list[str]) -> int:
     """Run the verb that comes first."""
     if words[:1] == ["help"] and len(words) > 1:
-        words = [words[1], *HELP.flags[:1]]
+        words = [words[1], HELP.flags[0]]
     verb = words[0] if words else "help"
     if verb in ("help", *HELP.flags):
         write(1, overview().encode())

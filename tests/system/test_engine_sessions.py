@@ -163,8 +163,8 @@ def test_a_client_that_does_not_read_holds_the_end_back_until_it_is_cut(
     world.server.stuck("yes")
     # Past the engine: its own kill would wait ten seconds for the end that it does not hear of.
     world.server.exec("kill", "-KILL", world.server.init_of(made.engine_id))
+    until("its first process has ended", lambda: made.look().init_alive is False, 5)
     assert made.look().status is EngineStatus.RUNNING
-    assert made.look().init_alive is False
     assert world.call("cut", engine_id=made.engine_id) == 1
     until("the engine has noticed", lambda: made.look().status is EngineStatus.STOPPED, 5)
 

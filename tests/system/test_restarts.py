@@ -132,19 +132,23 @@ def test_a_killed_daemon_is_back_at_once_and_has_touched_nothing(three: House) -
 
 def test_a_daemon_that_comes_back_during_a_long_stop_answers_at_once(three: House) -> None:
     three.policy(POLICY.replace("sigterm_grace: 3s", "sigterm_grace: 1m"))
-    name = three.engine_name("alice", "running")
-    three.server.docker("exec", "--detach", name, "sh", "-c", "trap '' TERM; exec sleep 600")
-    asked = three.server.popen("container-stop", "running", user="alice")
-    three.wait_for("alice", "running", "stopping")
+    try:
+        name = three.engine_name("alice", "running")
+        three.server.docker("exec", "--detach", name, "sh", "-c", "trap '' TERM; echo >/tmp/deaf; exec sleep 600")
+        deaf = ("exec", name, "test", "-e", "/tmp/deaf")
+        until("it is deaf", lambda: three.server.docker(*deaf, check=False).returncode == 0, 10)
+        asked = three.server.popen("container-stop", "running", user="alice")
+        three.wait_for("alice", "running", "stopping")
 
-    three.server.kill_daemon()
-    began = time.monotonic()
-    assert three.of("alice", "running")["status"] == "stopping"
-    assert time.monotonic() - began < 10
+        three.server.kill_daemon()
+        began = time.monotonic()
+        assert three.of("alice", "running")["status"] == "stopping"
+        assert time.monotonic() - began < 10
 
-    three.run("alice", "container-stop", "running", "--force")
-    asked.communicate(timeout=30)
-    three.policy(POLICY)
+        three.run("alice", "container-stop", "running", "--force")
+        asked.communicate(timeout=30)
+    finally:
+        three.policy(POLICY)
 
 
 def test_requests_wait_in_line_while_the_daemon_restarts(three: House) -> None:

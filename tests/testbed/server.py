@@ -207,10 +207,14 @@ class Server:
         """Waits until the one process of this name that writes without end gets rid of nothing more."""
         until(f"there is one {program}", lambda: len(self._pids_of(program)) == 1, 10)
         (pid,) = self._pids_of(program)
-        written = -1
-        while (now := self._written(pid)) != written:
-            written = now
-            time.sleep(0.3)
+        seen = [-1]
+
+        def still() -> bool:
+            seen.append(self._written(pid))
+            time.sleep(0.1)
+            return seen[-5:] == [seen[-1]] * 5
+
+        until(f"{program} is stuck", still, 20)
 
     def _pids_of(self, program: str) -> list[str]:
         return self.exec("pgrep", "-x", program, check=False).stdout.split()
