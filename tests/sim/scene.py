@@ -223,8 +223,10 @@ class Scene:
         d, e = self.daemon, self.engine
         if d is None or not e.up:
             return []
-        records = [d.state.containers.get(x.label) for x in e.made.values() if x.label is not None]
-        ascribed = {c.engine for c in records if c is not None}
+        ascribed = set()
+        for maker, made in (*e.shelf.items(), (e.name, e.made)):
+            records = [d.state.containers.get(x.label) for x in made.values() if x.label is not None]
+            ascribed |= {c.engine for c in records if c is not None and c.engine != maker}
         return [name for name in e.shelf if name not in ascribed]
 
     def old_engine_back(self, name: EngineName) -> None:
